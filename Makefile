@@ -1,0 +1,144 @@
+# The one door.  `make` lists what there is.
+#
+#   make demo         the main job on real data, in one command
+#   make test         all set-up, the C tests, then the Python tests
+#   make build        the extension in place; make ctest, make pytest: one half of the tests
+#   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
+#   make asan tsan valgrind     the tests under sanitizers
+#   make fuzz T=60    every fuzzer for T seconds
+#   make bench        the benchmarks that measured claims stand on
+#   make docs clean distclean
+#
+# Set-up happens by itself: Debian packages (root or sudo), .venv, requirements, the extension.
+# A stamp in .venv remembers what was installed from, so a second run does nothing slow.
+# PYTHON=python3.12 chooses another Python, PYTEST_ARGS='-k name' is passed to pytest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Nothing here runs beside something else; the parts that can say so themselves.
+.NOTPARALLEL:
+
+T ?= 60
+PYTEST_ARGS ?=
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+venv := .venv
+bin := $(venv)/bin
+c := $(MAKE) -j$(JOBS) -f tools/c.mk
+
+.PHONY: help demo build test ctest pytest lint format asan tsan valgrind fuzz bench docs clean distclean
+.PHONY: build-env test-env lint-env bench-env docs-env
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+# ---- set-up: tools/setup_env.sh EXTRA... makes .venv and installs what the extras need ----
+
+build-env:
+	@tools/setup_system.sh build
+	@tools/setup_env.sh
+test-env:
+	@tools/setup_system.sh build test
+	@tools/setup_env.sh test
+lint-env:
+	@tools/setup_system.sh build test lint
+	@tools/setup_env.sh test lint
+bench-env:
+	@tools/setup_system.sh build
+	@tools/setup_env.sh bench
+docs-env:
+	@tools/setup_system.sh build
+	@tools/setup_env.sh docs
+
+# ---- build and tests ----
+
+build_core = echo "building the extension" && $(bin)/python setup.py -q build_ext --inplace
+
+demo:
+	@tools/setup_system.sh build
+	@tools/setup_env.sh demo
+	@$(build_core)
+	@$(bin)/python examples/demo.py
+
+build: build-env
+	@$(build_core)
+
+test: test-env
+	@$(MAKE) ctest
+	@$(MAKE) pytest
+
+ctest:
+	@tools/setup_system.sh build
+	@$(c) VARIANT=plain tests
+	@tools/run_ctests.sh build/c/plain
+
+pytest: test-env
+	@$(build_core)
+	@$(bin)/python -m pytest $(PYTEST_ARGS)
+
+# ---- style ----
+
+c_files = $(shell find csrc tests/c tests/fuzz -name '*.[ch]' 2>/dev/null | sort)
+
+lint: lint-env
+	@$(build_core)
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/python -m mypy.stubtest scio._core
+	@echo "clang-format-14 --dry-run -Werror"; clang-format-14 --dry-run -Werror $(c_files)
+	$(bin)/python tools/check_layers.py
+	tools/check_symbols.sh
+
+format: lint-env
+	$(bin)/ruff check --fix --exit-zero
+	$(bin)/ruff format
+	@echo "clang-format-14 -i"; clang-format-14 -i $(c_files)
+
+# ---- sanitizers: each has a build of its own and leaves the ordinary one alone ----
+
+asan: test-env
+	@$(c) VARIANT=asan tests
+	@tools/run_ctests.sh build/c/asan
+	@tools/run_asan_pytest.sh $(bin)/python $(PYTEST_ARGS)
+
+# The mapping of new kernels is too random for gcc 12's ThreadSanitizer; setarch -R makes it plain.
+tsan:
+	@tools/setup_system.sh build
+	@$(c) VARIANT=tsan tests
+	@export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 $${TSAN_OPTIONS:-}"; \
+	if setarch -R true 2>/dev/null; then tools/run_ctests.sh build/c/tsan setarch -R; \
+	else tools/run_ctests.sh build/c/tsan env; fi
+
+# valgrind 3.19 does not know AVX-512.
+valgrind:
+	@tools/setup_system.sh build valgrind
+	@$(c) VARIANT=valgrind tests
+	@SCIO_CPU=avx2 tools/run_ctests.sh build/c/valgrind \
+	    valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
+
+fuzz:
+	@tools/setup_system.sh build fuzz
+	@$(c) VARIANT=fuzz fuzzers
+	@$(c) VARIANT=fuzz T=$(T) fuzz
+
+# ---- the rest ----
+
+bench: bench-env
+	@$(build_core)
+	$(bin)/python benchmarks/bench_decode_limit.py
+	$(bin)/python benchmarks/bench_loader.py
+
+docs: docs-env
+	@$(build_core)
+	$(bin)/python -m sphinx -W -b html docs build/docs
+
+clean:
+	rm -rf build dist *.egg-info scio/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(venv)/*' -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(venv)

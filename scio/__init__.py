@@ -1,0 +1,54 @@
+"""Labelled scientific matrices, from disk to training batches.
+
+Importing scio loads NumPy and the C core; everything else is imported when it is first used.
+
+Examples
+--------
+>>> import scio
+>>> with scio.open("pbmc3k.h5ad") as f:  # doctest: +SKIP
+...     X = f.X.read()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from scio._core import __version__, build_info, get_threads, set_threads, stats
+
+if TYPE_CHECKING:
+    from scio import data, datasets, errors, io
+    from scio.io.h5ad import open  # noqa: A004  the public name
+    from scio.matrix import CSR
+
+__all__ = [
+    "CSR",
+    "__version__",
+    "build_info",
+    "data",
+    "datasets",
+    "errors",
+    "get_threads",
+    "io",
+    "open",
+    "set_threads",
+    "stats",
+]
+
+_MODULES = frozenset({"data", "datasets", "errors", "io"})
+_OBJECTS = {"CSR": "scio.matrix", "open": "scio.io.h5ad"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"scio.{name}")
+    if name in _OBJECTS:
+        value = getattr(importlib.import_module(_OBJECTS[name]), name)
+        globals()[name] = value  # the next look-up does not come here
+        return value
+    message = f"module 'scio' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

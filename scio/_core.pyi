@@ -1,0 +1,217 @@
+"""The C core, as Python sees it.  Private: the public face is in the modules of ``scio``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+def build_info() -> dict[str, Any]:
+    """Return compiler, version, CPU level, filters with their libraries, threads."""
+
+def stats() -> dict[str, int]:
+    """Return the counters of ``base/stats.h``."""
+
+def set_threads(n_threads: int, /) -> None:
+    """Resize the process-wide pool; 0 runs everything in the caller."""
+
+def get_threads() -> int:
+    """Return the size of the process-wide pool."""
+
+def cpu_count() -> int:
+    """Return the CPUs that this process may use."""
+
+def philox_u64(seed: int, stream: int, index: int, /) -> int:
+    """Return one value of the counter-based generator."""
+
+def permutation(seed: int, stream: int, n_items: int, /) -> NDArray[np.int64]:
+    """Return a seeded permutation of range(n_items)."""
+
+def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
+    """Return ln(1 + x), the kernel of the loader (new array)."""
+
+@final
+class File:
+    """An HDF5 file opened by scio's own parser; objects are named by path."""
+
+    def __new__(cls, source: str | bytes | memoryview | Callable[[int, int], bytes], /, *,
+                nbytes: int = -1, name: str = "") -> File: ...
+    # str = path of a file; bytes-like = an image in memory (kept alive, not copied); a callable
+    # read(offset, nbytes) -> bytes needs nbytes= and name=.
+    @property
+    def name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def identity(self) -> tuple[int, int, int]: ...  # size, mtime in ns, inode
+    @property
+    def superblock(self) -> dict[str, int]: ...
+    @property
+    def pid(self) -> int: ...  # process that opened it; other processes must open their own
+    def check_unchanged(self) -> None:
+        """Raise IOFormatError when the path no longer is the file that was opened."""
+    def address(self, path: str, /) -> int:
+        """Return the identity of an object: equal addresses are one object."""
+    def kind(self, path: str, /) -> str:
+        """Return "group", "dataset", "type" or "unknown"."""
+    def path_of(self, address: int, /) -> str | None:
+        """Return a path that leads to the object (for object references), or None."""
+    def links(self, path: str, /) -> list[tuple[str, str, int | None, str | None, str | None]]:
+        """Return (name, "hard" | "soft" | "external" | "user", address, target, target_file)."""
+    def attr_names(self, path: str, /) -> list[str]:
+        """Return the names of the attributes, by name."""
+    def attr(self, path: str, name: str, /) -> tuple[dict[str, Any], tuple[int, ...] | None, NDArray[np.uint8]]:
+        """Return (type description, shape or None for a null space, raw bytes)."""
+    def dataset(self, path: str, /) -> Dataset:
+        """Describe the dataset at path; reads headers only."""
+    def type(self, path: str, /) -> dict[str, Any]:
+        """Return the description of a committed datatype."""
+    def vlen(self, type: dict[str, Any], records: NDArray[np.uint8], /) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Resolve records of shape (n, itemsize): offsets (n + 1) and payload bytes."""
+    def close(self) -> None: ...
+
+# Type description (a dict, all keys always there unless said):
+#   class: "integer" "float" "time" "string" "bitfield" "opaque" "compound" "reference" "enum"
+#          "vlen" "array" "complex"
+#   itemsize: int; dtype: numpy name or None ("int32"; "bool" for boolean enums);
+#   order: "<" or ">"; signed: bool; is_bool: bool; unsupported: str ("" when readable)
+#   string and vlen string: padding 0|1|2, utf8: bool, vlen: bool
+#   compound: members: list of (name, offset, description); enum: names: list[str], values: list[int]
+#   vlen, array, enum, complex: base: description; array: dims: tuple; opaque: tag: str;
+#   reference: kind: int
+
+@final
+class Dataset:
+    """One dataset; keeps its file alive."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...] | None: ...  # None = null dataspace
+    @property
+    def maxshape(self) -> tuple[int | None, ...] | None: ...
+    @property
+    def dtype(self) -> str | None: ...  # numpy name, None when it needs the type description
+    @property
+    def type(self) -> dict[str, Any]: ...
+    @property
+    def chunks(self) -> tuple[int, ...] | None: ...
+    @property
+    def layout(self) -> str: ...  # "compact" "contiguous" "chunked"
+    @property
+    def index(self) -> str: ...
+    @property
+    def filters(self) -> list[tuple[int, str, int, tuple[int, ...]]]: ...  # id, name, flags, client
+    @property
+    def fill(self) -> bytes | None: ...
+    @property
+    def n_units(self) -> int: ...
+    @property
+    def stored_nbytes(self) -> int: ...  # sum over written units (walks the index)
+    def units(self) -> NDArray[np.int64]:
+        """Return (n_units, 4) int64: position (-1 = never written), nbytes, mask, is_raw."""
+    def read(self, start: Sequence[int] | None = None, count: Sequence[int] | None = None, *,
+             dtype: str | None = None, threads: int = -1) -> NDArray[Any]:
+        """Read a box as numbers: native byte order, the stored dtype unless `dtype` is given."""
+    def read_raw(self, start: Sequence[int] | None = None, count: Sequence[int] | None = None, *,
+                 threads: int = -1) -> NDArray[np.uint8]:
+        """Read a box as stored: uint8 of shape count + (itemsize,)."""
+
+@final
+class Matrix:
+    """A row-readable matrix (cells x genes), in a file or in memory."""
+
+    @staticmethod
+    def open_sparse(file: File, path: str, /, *, shape: tuple[int, int], is_csc: bool = False,
+                    max_nbytes: int = -1) -> Matrix: ...
+    @staticmethod
+    def open_dense(file: File, path: str, /) -> Matrix: ...
+    @staticmethod
+    def from_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
+                 shape: tuple[int, int], name: str = "matrix in memory") -> Matrix: ...
+    @staticmethod
+    def from_dense(data: NDArray[Any], /, *, name: str = "matrix in memory") -> Matrix: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def nnz(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def index_dtype(self) -> str: ...
+    @property
+    def kind(self) -> str: ...  # "csr" or "dense"
+    @property
+    def was_csc(self) -> bool: ...
+    @property
+    def is_in_file(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def indptr(self) -> NDArray[np.int64]: ...  # read-only view; CSR only
+    def take(self, rows: NDArray[np.int64], /, *, dtype: str | None = None, threads: int = -1) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """Return data, indices, indptr of rows in any order."""
+    def read(self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """Return data, indices, indptr of rows [start, stop)."""
+    def read_dense(self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1) -> NDArray[Any]:
+        """Return rows [start, stop) dense."""
+
+def csr_validate(data: NDArray[Any] | None, indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
+                 shape: tuple[int, int], level: str = "full") -> tuple[bool, bool]:
+    """Run the gate; return (is_sorted, has_duplicates) ((False, False) below "full")."""
+
+def csr_take(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], /, *,
+             shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Gather rows of validated arrays."""
+
+def csr_transpose(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
+                  shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return the arrays of the transpose."""
+
+def csr_to_dense(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
+                 shape: tuple[int, int]) -> NDArray[Any]:
+    """Return the dense matrix; duplicates are summed."""
+
+def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return data, indices, indptr of the values that are not zero."""
+
+def collate(matrices: Sequence[Matrix], maps: Sequence[NDArray[np.int32]], cells: NDArray[np.int64], /, *,
+            form: str, n_ids: int, first_id: int, library_size: bool, target_sum: float, log1p: bool,
+            id_mask: NDArray[np.uint8] | None, max_genes: int, select: str, seed: int, epoch: int,
+            pad_id: int, pad_value: float, threads: int = -1) -> dict[str, Any]:
+    """Read the cells (global ids over the matrices) and collate them into one batch."""
+
+@final
+class Loader:
+    """One epoch of batches, in order; `close` or dropping it stops everything."""
+
+    def __new__(cls, matrices: Sequence[Matrix], maps: Sequence[NDArray[np.int32]], /, *,
+                cells: NDArray[np.int64] | None, form: str, n_ids: int, first_id: int,
+                library_size: bool, target_sum: float, log1p: bool,
+                id_mask: NDArray[np.uint8] | None, max_genes: int, select: str, seed: int, epoch: int,
+                pad_id: int, pad_value: float, batch_size: int, drop_last: bool, shuffle: str,
+                rank: int, world_size: int, max_memory: int, block_bytes: int, threads: int,
+                prefetch: int, skip_errors: bool, first_batch: int,
+                given_cells: NDArray[np.int64] | None = None,
+                given_offsets: NDArray[np.int64] | None = None) -> Loader: ...
+    # form: "tokens" "dense" "csr"; select: "most_expressed" "random_expressed" "first";
+    # shuffle: "none" "block" "exact" "given"
+    @property
+    def n_batches(self) -> int: ...
+    def next(self) -> dict[str, Any] | None:
+        """Return the next batch, None at the end; waits without the GIL, Ctrl-C within 100 ms."""
+    def stats(self) -> dict[str, float]: ...
+    def plan(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (cells, offsets): global ids of every batch, without reading data."""
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+# A batch: "form", "n_cells", "width", "index" int64 (B,), "is_padding" bool (B,) or None and
+#   tokens: expression float32 (B, L), gene_indices int64 (B, L), attention_mask int64 (B, L),
+#           n_genes int64 (B,)
+#   dense:  expression float32 (B, width)
+#   csr:    data float32, indices int32, indptr int64, shape (B, width)

@@ -1,0 +1,45 @@
+"""The one place where an optional library is imported."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from scio.errors import MissingDependencyError
+
+_PIP_NAMES = {
+    "anndata": "scio[anndata]",
+    "fsspec": "scio[remote]",
+    "scipy": "scio[anndata]",
+    "torch": "scio[torch]",
+}
+
+
+def require(module: str, purpose: str) -> Any:
+    """Import `module`, or raise the pip line that installs it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name, e.g. ``"scipy.sparse"``.
+    purpose : str
+        What needs it, e.g. ``"CSR.to_scipy"``; the message begins with it.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != top:
+            raise
+        line = _PIP_NAMES.get(top, top)
+        message = f"{purpose} needs {top}, which is not installed: pip install '{line}'"
+        raise MissingDependencyError(message) from error

@@ -1,0 +1,1 @@
+"""What every format of scio needs once."""

@@ -1,0 +1,229 @@
+"""One matrix with its genes and cell columns, wherever it lies: a file, a handle, an AnnData."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scio import _core
+from scio._names import near_names
+from scio.errors import IOFormatError, KeyNotFoundError
+from scio.io import AnnDataFile, Categorical
+from scio.io import open as open_file
+from scio.io.elements import Column
+
+DEFAULT_MAX_CSC_NBYTES = 4 << 30
+
+
+class Source:
+    """A matrix (cells x genes), its gene names and its obs columns.
+
+    Parameters
+    ----------
+    adata : AnnData, str, Path or AnnDataFile
+        Where the data are.
+    matrix : str
+        ``"X"``, ``"layers/<key>"`` or ``"raw/X"``.
+    """
+
+    name: str
+    shape: tuple[int, int]
+
+    def core_matrix(self) -> _core.Matrix:
+        """The core's matrix in this process."""
+        raise NotImplementedError
+
+    def genes(self) -> NDArray[Any]:
+        """Gene names of the matrix's columns, objects of str."""
+        raise NotImplementedError
+
+    def obs_columns(self) -> list[str]:
+        """Names of the obs columns."""
+        raise NotImplementedError
+
+    def obs(self, key: str) -> Column:
+        """One obs column."""
+        raise NotImplementedError
+
+
+class FileSource(Source):
+    """A matrix in a file."""
+
+    def __init__(self, handle: AnnDataFile, matrix: str) -> None:
+        self._handle = handle
+        self._matrix_name = matrix
+        self._open()
+
+    def _open(self) -> None:
+        self._matrix = self._handle.matrix(self._matrix_name)
+        self.name = self._handle.name
+        self.shape = self._matrix.shape
+        if self.shape[0] != self._handle.n_obs:
+            message = f"{self.name}: {self._matrix.path} has {self.shape[0]} rows, obs {self._handle.n_obs}"
+            raise IOFormatError(message)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"handle": self._handle, "matrix": self._matrix_name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._handle, self._matrix_name = state["handle"], state["matrix"]
+        self._open()
+
+    def core_matrix(self) -> _core.Matrix:
+        return self._matrix._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+
+    def genes(self) -> NDArray[Any]:
+        if self._matrix_name == "raw/X":
+            raw = self._handle.raw
+            assert raw is not None  # noqa: S101  matrix() has raised otherwise
+            return raw.var_names
+        return self._handle.var_names
+
+    def obs_columns(self) -> list[str]:
+        return self._handle.obs.columns
+
+    def obs(self, key: str) -> Column:
+        return self._handle.obs[key]
+
+
+class MemorySource(Source):
+    """A matrix of an AnnData in memory; its arrays are borrowed, not copied where dtypes allow."""
+
+    def __init__(self, adata: Any, matrix: str) -> None:
+        self.name = "AnnData in memory"
+        self._obs = adata.obs
+        values, names = _matrix_of(adata, matrix)
+        self._genes = np.array([str(g) for g in names], dtype=object)
+        self._arrays = _arrays_of(values, matrix)
+        self.shape = (int(values.shape[0]), int(values.shape[1]))
+        self._core: _core.Matrix | None = None
+        self._pid = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state.update(_core=None, _pid=-1)
+        return state
+
+    def core_matrix(self) -> _core.Matrix:
+        if self._core is None or self._pid != os.getpid():
+            if len(self._arrays) == 1:
+                self._core = _core.Matrix.from_dense(self._arrays[0], name=self.name)
+            else:
+                data, indices, indptr = self._arrays
+                self._core = _core.Matrix.from_csr(
+                    data, indices, indptr, shape=self.shape, name=self.name
+                )
+            self._pid = os.getpid()
+        return self._core
+
+    def genes(self) -> NDArray[Any]:
+        return self._genes
+
+    def obs_columns(self) -> list[str]:
+        return [str(c) for c in self._obs.columns]
+
+    def obs(self, key: str) -> Column:
+        if key not in self._obs.columns:
+            message = f"{self.name}: obs has no column {key!r}; {near_names(key, self.obs_columns())}"
+            raise KeyNotFoundError(message)
+        column = self._obs[key]
+        if str(column.dtype) == "category":
+            categories = np.asarray(column.cat.categories)
+            return Categorical(np.asarray(column.cat.codes), categories, bool(column.cat.ordered))
+        return np.asarray(column)
+
+
+def _matrix_of(adata: Any, matrix: str) -> tuple[Any, Any]:
+    if matrix == "X":
+        if adata.X is None:
+            message = "the AnnData has no X"
+            raise ValueError(message)
+        return adata.X, adata.var_names
+    if matrix == "raw/X":
+        if adata.raw is None:
+            message = "the AnnData has no raw"
+            raise KeyNotFoundError(message)
+        return adata.raw.X, adata.raw.var_names
+    prefix, _, key = matrix.partition("/")
+    if prefix != "layers" or not key:
+        message = f"matrix is 'X', 'layers/<key>' or 'raw/X', not {matrix!r}"
+        raise ValueError(message)
+    if key not in adata.layers:
+        message = f"the AnnData has no layer {key!r}; {near_names(key, adata.layers)}"
+        raise KeyNotFoundError(message)
+    return adata.layers[key], adata.var_names
+
+
+def _arrays_of(values: Any, matrix: str) -> tuple[NDArray[Any], ...]:
+    """Dense: one array.  Sparse: data, indices, indptr of CSR, whatever the format was."""
+    if isinstance(values, np.ndarray):
+        return (_native(values),)
+    if not hasattr(values, "tocsr"):
+        message = (
+            f"{matrix} is a {type(values).__name__}; scio reads NumPy arrays and SciPy sparse "
+            "matrices from memory (give the path of a backed file instead)"
+        )
+        raise TypeError(message)
+    csr = values.tocsr()
+    return (_native(csr.data), _native(csr.indices), np.ascontiguousarray(csr.indptr, dtype=np.int64))
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def open_source(adata: Any, matrix: str = "X") -> Source:
+    """Make a source of an AnnData, a path or a handle.
+
+    Raises
+    ------
+    TypeError
+        If `adata` is none of these.
+    """
+    if isinstance(adata, (str, os.PathLike)):
+        return FileSource(open_file(adata), matrix)
+    if isinstance(adata, AnnDataFile):
+        return FileSource(adata, matrix)
+    if hasattr(adata, "obs") and hasattr(adata, "var_names") and hasattr(adata, "X"):
+        if getattr(adata, "isbacked", False):
+            return FileSource(open_file(str(adata.filename)), matrix)
+        return MemorySource(adata, matrix)
+    message = (
+        "data come as an AnnData, a path of an .h5ad or a handle of scio.open, "
+        f"not as {type(adata).__name__}"
+    )
+    raise TypeError(message)
+
+
+def open_sources(adata: Any, matrix: str) -> list[Source]:
+    """Make the sources of one thing or of a list of them.
+
+    Raises
+    ------
+    ValueError
+        If the list is empty.
+    """
+    things = list(adata) if isinstance(adata, (list, tuple)) else [adata]
+    if not things:
+        message = "the list of files is empty"
+        raise ValueError(message)
+    return [open_source(thing, matrix) for thing in things]
+
+
+def gene_names(adata: Any, key: str = "var_names") -> Sequence[str]:
+    """Return the gene names of an AnnData, path or handle, from var_names or a column of var."""
+    if isinstance(adata, (str, os.PathLike)):
+        adata = open_file(adata)
+    if key == "var_names":
+        return [str(name) for name in adata.var_names]
+    if isinstance(adata, AnnDataFile):
+        return [str(name) for name in np.asarray(adata.var[key])]
+    if key not in adata.var.columns:
+        columns = [str(c) for c in adata.var.columns]
+        message = f"var has no column {key!r}; {near_names(key, columns)}"
+        raise KeyNotFoundError(message)
+    return [str(name) for name in adata.var[key]]

@@ -1,0 +1,222 @@
+"""One HDF5 file, read by scio's own parser: picklable, fork-safe, values as NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scio import _core
+from scio._names import near_names
+from scio.errors import IOFormatError, KeyNotFoundError, UnsupportedError
+from scio.io import _values
+
+
+class HDF5File:
+    """An HDF5 file opened for reading.
+
+    Parameters
+    ----------
+    source : str, Path, bytes-like or binary file object
+        A path; an image of a file in memory; or an object with ``read``, ``seek`` and ``tell``,
+        which must stay open and is read under a lock.
+
+    Notes
+    -----
+    A pickle carries the path only, and a process that was forked opens the file again by path, so
+    no descriptor is shared.  Files in memory travel as their bytes; file objects do not pickle.
+    Methods may be called from any thread.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.name = _source_name(source)
+        self._core: _core.File | None = None
+        self._pid = -1
+        self._identity: tuple[int, int, int] | None = None
+        self._closed = False
+        self.core  # noqa: B018  opening reports a bad file at once
+
+    @property
+    def core(self) -> _core.File:
+        """The parser's handle in this process."""
+        if self._closed:
+            message = f"{self.name} was closed"
+            raise ValueError(message)
+        if self._core is None or self._pid != os.getpid():
+            core = _open_core(self._source, self.name)
+            if self._identity is not None and core.identity != self._identity:
+                message = f"{self.name} was replaced since it was opened: size or time changed"
+                raise IOFormatError(message)
+            self._core, self._pid, self._identity = core, os.getpid(), core.identity
+        return self._core
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Size in bytes, modification time in ns, inode, as found when it was opened."""
+        return self.core.identity
+
+    def close(self) -> None:
+        """Close the file; further reads raise ValueError."""
+        if self._core is not None and self._pid == os.getpid():
+            self._core.close()
+        self._core = None
+        self._closed = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self._source, (str, os.PathLike, bytes)):
+            message = f"{self.name} was opened from an object; only files opened by path can be pickled"
+            raise TypeError(message)
+        return {"source": self._source, "identity": self._identity}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._source = state["source"]
+        self.name = _source_name(self._source)
+        self._core, self._pid, self._closed = None, -1, False
+        self._identity = state["identity"]
+
+    def __repr__(self) -> str:
+        return f"<scio HDF5 file {self.name!r}{' (closed)' if self._closed else ''}>"
+
+    def kind(self, path: str) -> str | None:
+        """Return "group", "dataset", "type" or "unknown"; None when there is no such object."""
+        try:
+            return self.core.kind(path)
+        except KeyNotFoundError:
+            return None
+
+    def __contains__(self, path: str) -> bool:
+        return self.kind(path) is not None
+
+    def keys(self, path: str) -> list[str]:
+        """Names of the members of a group, links that lead out of the file left out."""
+        return [link[0] for link in self.core.links(path) if link[1] in ("hard", "soft")]
+
+    def attr_names(self, path: str) -> list[str]:
+        """Names of the attributes of an object."""
+        return self.core.attr_names(path)
+
+    def attr(self, path: str, name: str, default: Any = None) -> Any:
+        """Value of an attribute: str, number, ndarray or None for a null space.
+
+        A one-element array counts as a scalar where the other writers of AnnData use it so; this
+        method gives what is stored, `scalar_attr` unwraps.
+        """
+        try:
+            info, shape, raw = self.core.attr(path, name)
+        except KeyNotFoundError:
+            return default
+        if shape is None:
+            return None
+        items = raw.reshape(*shape, info["itemsize"])
+        values = _values.decode(self.core, info, items, f"{self.name}: {path}@{name}")
+        return values if shape else values[()]
+
+    def scalar_attr(self, path: str, name: str, default: Any = None) -> Any:
+        """Value of an attribute that stands for one thing, whatever rank its writer gave it."""
+        value = self.attr(path, name, default)
+        if isinstance(value, np.ndarray):
+            value = value.reshape(-1)[0] if value.size == 1 else value
+        return value.decode() if isinstance(value, bytes) else value
+
+    def attr_reference(self, path: str, name: str) -> str | None:
+        """Path of the object that a reference attribute points to."""
+        try:
+            info, shape, raw = self.core.attr(path, name)
+        except KeyNotFoundError:
+            return None
+        if shape is None or info["class"] != "reference" or raw.size == 0:
+            return None
+        address = _values.reference_address(raw.reshape(-1)[: info["itemsize"]])
+        return None if address is None else self.core.path_of(address)
+
+    def dataset(self, path: str) -> _core.Dataset:
+        """Describe a dataset.
+
+        Raises
+        ------
+        KeyNotFoundError
+            If there is nothing at `path`; near names are offered.
+        """
+        try:
+            return self.core.dataset(path)
+        except KeyNotFoundError as error:
+            parent, _, name = path.rstrip("/").rpartition("/")
+            if self.kind(parent or "/") == "group":
+                message = f"{self.name}: {path} does not exist; {near_names(name, self.keys(parent or '/'))}"
+                raise KeyNotFoundError(message) from error
+            raise
+
+    def read(self, path: str) -> Any:
+        """Read a whole dataset of any type.
+
+        Returns
+        -------
+        ndarray, scalar or None
+            Numbers in native byte order; strings as objects; a scalar for a scalar space, None for a
+            null space.
+        """
+        dataset = self.dataset(path)
+        if dataset.shape is None:
+            return None
+        info = dataset.type
+        where = f"{self.name}: {path}"
+        if info["unsupported"]:
+            message = f"{where}: {info['unsupported']} is not read by scio"
+            raise UnsupportedError(message)
+        if dataset.dtype is not None and info["class"] != "enum":
+            values: NDArray[Any] = dataset.read()
+        elif info["is_bool"]:
+            values = dataset.read()
+        else:
+            values = _values.decode(self.core, info, dataset.read_raw(), where)
+        return values if dataset.shape else values[()]
+
+
+def _source_name(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source) if isinstance(os.fspath(source), str) else os.fsdecode(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes in memory>"
+    return str(getattr(source, "name", "<file object>"))
+
+
+def _open_core(source: Any, name: str) -> _core.File:
+    if isinstance(source, (str, os.PathLike)):
+        return _core.File(name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _core.File(source, name=name)
+    if not all(hasattr(source, method) for method in ("read", "seek", "tell")):
+        message = (
+            "a file is given as a path, as bytes or as a binary file object with read, seek and "
+            f"tell, not as {type(source).__name__}"
+        )
+        raise TypeError(message)
+    return _open_object(source, name)
+
+
+def _open_object(source: Any, name: str) -> _core.File:
+    import threading
+
+    lock = threading.Lock()
+    with lock:
+        nbytes = source.seek(0, os.SEEK_END)
+
+    def read(offset: int, count: int) -> bytes:
+        with lock:
+            source.seek(offset)
+            pieces = []
+            while count > 0:
+                piece = source.read(count)
+                if not piece:
+                    break
+                if not isinstance(piece, bytes):
+                    message = f"{name} gives {type(piece).__name__}, not bytes: open it in binary mode"
+                    raise TypeError(message)
+                pieces.append(piece)
+                count -= len(piece)
+            return b"".join(pieces)
+
+    return _core.File(read, nbytes=nbytes, name=name)
