@@ -23,7 +23,7 @@ is_done() { [ "$(cat "$venv/.scio-$1" 2>/dev/null)" = "$want" ]; }
 mark_done() { printf '%s\n' "$want" >"$venv/.scio-$1"; }
 install() { $venv/bin/python -m pip install --disable-pip-version-check -q -c tools/constraints.txt "$@"; }
 install_scio() { # install_scio '' or '[extra]'
-    SCIO_NO_EXTENSION=1 install --no-build-isolation -C editable_mode=compat -e ".$1"
+    SCIO_NO_EXTENSION=1 install --no-build-isolation -e ".$1"
 }
 
 if ! is_done base; then

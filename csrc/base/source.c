@@ -1,4 +1,5 @@
-/* Sources: one struct, one read function per kind. */
+/* A thing that can be read at an offset.  Files are read by pread, which has no shared position, so
+ * any number of threads read one descriptor at once. */
 #include "base/source.h"
 
 #include "base/mem.h"
@@ -6,95 +7,157 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct scio_source {
-    _Atomic size_t n_refs;
-    char *name;
+typedef enum source_kind { SOURCE_FILE, SOURCE_BUF, SOURCE_CALLBACK } source_kind;
+
+/* What makes a file the same file as before. */
+typedef struct file_identity {
     uint64_t nbytes;
-    int fd; /* -1 when not a file */
-    uint64_t identity[3];
+    uint64_t mtime_ns;
+    uint64_t inode;
     uint64_t device;
-    scio_buf *buf;
-    scio_source_read_fn read;
+} file_identity;
+
+struct scio_source {
+    atomic_size_t n_refs;
+    source_kind kind;
+    uint64_t nbytes;
+    char *name;
+    int fd;                 /* file: -1 when there is none */
+    char *path;             /* file: absolute, so that a chdir does not make it vanish */
+    file_identity identity; /* file: at opening */
+    scio_buf *buf;          /* buf */
+    scio_source_read_fn read; /* callback, as the two below */
     scio_source_release_fn release;
     void *context;
 };
 
-static scio_status
-new_source(const char *name, uint64_t nbytes, scio_source **out, scio_error *err)
+static void
+source_free(scio_source *source)
 {
-    scio_source *source = NULL;
+    if (source->fd >= 0)
+        (void)close(source->fd);
+    scio_buf_release(source->buf);
+    if (source->release != NULL)
+        source->release(source->context);
+    scio_mem_free(source->path);
+    scio_mem_free(source->name);
+    scio_mem_free(source);
+    scio_stats_add(SCIO_STAT_live_sources, -1);
+}
+
+static scio_status
+source_new(source_kind kind, const char *name, scio_source **out, scio_error *err)
+{
+    scio_source *source;
     scio_status status;
 
     *out = NULL;
     SCIO_TRY(scio_mem_zalloc(1, sizeof *source, &source, err));
+    atomic_init(&source->n_refs, 1);
+    source->kind = kind;
+    source->fd = -1;
     status = scio_mem_strndup(name, strlen(name), &source->name, err);
     if (status != SCIO_OK) {
         scio_mem_free(source);
         return status;
     }
-    atomic_init(&source->n_refs, 1);
-    source->nbytes = nbytes;
-    source->fd = -1;
     scio_stats_add(SCIO_STAT_live_sources, 1);
     *out = source;
     return SCIO_OK;
 }
 
-static void
-identity_of(const struct stat *st, uint64_t identity_out[3])
+static file_identity
+identity_of(const struct stat *st)
 {
-    identity_out[0] = (uint64_t)st->st_size;
-    identity_out[1] = (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
-    identity_out[2] = (uint64_t)st->st_ino;
+    return (file_identity){
+        .nbytes = (uint64_t)st->st_size,
+        .mtime_ns = (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec,
+        .inode = (uint64_t)st->st_ino,
+        .device = (uint64_t)st->st_dev,
+    };
+}
+
+/* Opens without waiting (a FIFO without a writer would hang) and refuses what has no size. */
+static scio_status
+open_regular(const char *path, int *fd_out, file_identity *identity_out, scio_error *err)
+{
+    struct stat st;
+    int fd, cause = 0;
+
+    do {
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return scio_fail_errno(err, SCIO_EIO, errno, "cannot open %s", path);
+    if (fstat(fd, &st) != 0)
+        cause = errno;
+    else if (S_ISDIR(st.st_mode))
+        cause = EISDIR;
+    else if (!S_ISREG(st.st_mode))
+        cause = ESPIPE;
+    if (cause != 0) {
+        (void)close(fd);
+        return scio_fail_errno(err, SCIO_EIO, cause, "cannot open %s as a regular file", path);
+    }
+    *fd_out = fd;
+    *identity_out = identity_of(&st);
+    return SCIO_OK;
+}
+
+/* `path`, behind the working directory unless it is absolute already. */
+static scio_status
+absolute_path(const char *path, char **out, scio_error *err)
+{
+    const size_t path_nbytes = strlen(path);
+    size_t directory_nbytes;
+    char directory[PATH_MAX / 2];
+
+    if (path[0] == '/' || getcwd(directory, sizeof directory - 1) == NULL)
+        return scio_mem_strndup(path, path_nbytes, out, err);
+    directory_nbytes = strlen(directory);
+    directory[directory_nbytes++] = '/';
+    SCIO_TRY(scio_mem_alloc(directory_nbytes + path_nbytes + 1, 1, out, err));
+    memcpy(*out, directory, directory_nbytes);
+    memcpy(*out + directory_nbytes, path, path_nbytes + 1);
+    return SCIO_OK;
 }
 
 scio_status
 scio_source_open_file(const char *path, scio_source **out, scio_error *err)
 {
-    struct stat st;
     scio_source *source = NULL;
     scio_status status;
-    int fd;
 
     *out = NULL;
-    do
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-    while (fd < 0 && errno == EINTR);
-    if (fd < 0)
-        return scio_fail_errno(err, SCIO_EIO, errno, "%s", path);
-    if (fstat(fd, &st) != 0) {
-        status = scio_fail_errno(err, SCIO_EIO, errno, "%s", path);
-        goto done;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        status = scio_fail_errno(err, SCIO_EIO, EISDIR, "%s", path);
-        goto done;
-    }
-    status = new_source(path, (uint64_t)st.st_size, &source, err);
+    status = source_new(SOURCE_FILE, path, &source, err);
     if (status != SCIO_OK)
         goto done;
-    source->fd = fd;
-    fd = -1;
-    identity_of(&st, source->identity);
-    source->device = (uint64_t)st.st_dev;
+    status = absolute_path(path, &source->path, err);
+    if (status != SCIO_OK)
+        goto done;
+    status = open_regular(path, &source->fd, &source->identity, err);
+    if (status != SCIO_OK)
+        goto done;
+    source->nbytes = source->identity.nbytes;
     *out = source;
+    source = NULL;
 done:
-    if (fd >= 0)
-        (void)close(fd);
+    scio_source_release(source);
     return status;
 }
 
 scio_status
 scio_source_from_buf(scio_buf *buf, const char *name, scio_source **out, scio_error *err)
 {
-    SCIO_TRY(new_source(name, scio_buf_nbytes(buf), out, err));
+    SCIO_TRY(source_new(SOURCE_BUF, name, out, err));
     (*out)->buf = scio_buf_retain(buf);
+    (*out)->nbytes = scio_buf_nbytes(buf);
     return SCIO_OK;
 }
 
@@ -103,7 +166,8 @@ scio_source_from_callback(uint64_t nbytes, const char *name, scio_source_read_fn
                           scio_source_release_fn release, void *context, scio_source **out,
                           scio_error *err)
 {
-    SCIO_TRY(new_source(name, nbytes, out, err));
+    SCIO_TRY(source_new(SOURCE_CALLBACK, name, out, err));
+    (*out)->nbytes = nbytes;
     (*out)->read = read;
     (*out)->release = release;
     (*out)->context = context;
@@ -114,7 +178,7 @@ scio_source *
 scio_source_retain(scio_source *source)
 {
     if (source != NULL)
-        (void)atomic_fetch_add_explicit(&source->n_refs, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&source->n_refs, 1, memory_order_relaxed);
     return source;
 }
 
@@ -124,54 +188,73 @@ scio_source_release(scio_source *source)
     if (source == NULL ||
         atomic_fetch_sub_explicit(&source->n_refs, 1, memory_order_acq_rel) != 1)
         return;
-    scio_stats_add(SCIO_STAT_live_sources, -1);
-    if (source->fd >= 0)
-        (void)close(source->fd);
-    if (source->release != NULL)
-        source->release(source->context);
-    scio_buf_release(source->buf);
-    scio_mem_free(source->name);
-    scio_mem_free(source);
+    source_free(source);
 }
 
 static scio_status
-read_file(scio_source *source, uint64_t offset, size_t nbytes, char *dst, scio_error *err)
+read_file(const scio_source *source, uint64_t offset, size_t nbytes, unsigned char *dst,
+          scio_error *err)
 {
-    while (nbytes > 0) {
-        const ssize_t got = pread(source->fd, dst, nbytes, (off_t)offset);
+    size_t n_done = 0;
 
-        if (got < 0 && (errno == EINTR || errno == EAGAIN))
+    while (n_done < nbytes) {
+        const ssize_t n_read =
+            pread(source->fd, dst + n_done, nbytes - n_done, (off_t)(offset + n_done));
+
+        if (n_read < 0 && errno == EINTR)
             continue;
-        if (got < 0)
-            return scio_fail_errno(err, SCIO_EIO, errno, "%s", source->name);
-        if (got == 0)
+        if (n_read < 0)
+            return scio_fail_errno(err, SCIO_EIO, errno, "reading bytes %llu to %llu",
+                                   (unsigned long long)offset,
+                                   (unsigned long long)(offset + nbytes));
+        if (n_read == 0)
             return scio_fail(err, SCIO_ECORRUPT,
-                             "%s: truncated while open: byte %" PRIu64 " is gone, the file had %" PRIu64,
-                             source->name, offset, source->nbytes);
-        dst += got;
-        offset += (uint64_t)got;
-        nbytes -= (size_t)got;
+                             "truncated while open: bytes %llu to %llu wanted, the file now ends "
+                             "before byte %llu",
+                             (unsigned long long)offset, (unsigned long long)(offset + nbytes),
+                             (unsigned long long)(offset + n_done + 1));
+        n_done += (size_t)n_read;
     }
     return SCIO_OK;
+}
+
+/* "the end" of a range that may lie beyond 2^64 is shown as the greatest number there is. */
+static unsigned long long
+range_end(uint64_t offset, size_t nbytes)
+{
+    uint64_t end;
+
+    return scio_add_u64(offset, nbytes, &end) ? end : UINT64_MAX;
 }
 
 scio_status
 scio_source_read(scio_source *source, uint64_t offset, size_t nbytes, void *dst, scio_error *err)
 {
+    scio_status status = SCIO_OK;
+
     if (offset > source->nbytes || nbytes > source->nbytes - offset)
         return scio_fail(err, SCIO_ECORRUPT,
-                         "%s: truncated: bytes %" PRIu64 " to %" PRIu64
-                         " wanted, the file has %" PRIu64,
-                         source->name, offset, offset + nbytes, source->nbytes);
+                         "truncated: bytes %llu to %llu wanted, the file has %llu",
+                         (unsigned long long)offset, range_end(offset, nbytes),
+                         (unsigned long long)source->nbytes);
+    scio_stats_add(SCIO_STAT_n_reads, 1);
     if (nbytes == 0)
         return SCIO_OK;
-    scio_stats_add(SCIO_STAT_n_reads, 1);
+    switch (source->kind) {
+    case SOURCE_FILE:
+        status = read_file(source, offset, nbytes, dst, err);
+        break;
+    case SOURCE_BUF:
+        memcpy(dst, (const unsigned char *)scio_buf_data(source->buf) + offset, nbytes);
+        break;
+    case SOURCE_CALLBACK:
+        status = source->read(source->context, offset, nbytes, dst, err);
+        break;
+    }
+    if (status != SCIO_OK) /* a callback may have failed without a word */
+        return scio_fail(err, status, "reading bytes %llu to %llu failed",
+                         (unsigned long long)offset, range_end(offset, nbytes));
     scio_stats_add(SCIO_STAT_nbytes_read, (int64_t)nbytes);
-    if (source->fd >= 0)
-        return read_file(source, offset, nbytes, dst, err);
-    if (source->read != NULL)
-        return source->read(source->context, offset, nbytes, dst, err);
-    memcpy(dst, (const char *)scio_buf_data(source->buf) + offset, nbytes);
     return SCIO_OK;
 }
 
@@ -190,36 +273,61 @@ scio_source_name(const scio_source *source)
 void
 scio_source_advise(scio_source *source, uint64_t offset, uint64_t nbytes)
 {
-    if (source->fd >= 0)
-        (void)posix_fadvise(source->fd, (off_t)offset, (off_t)nbytes, POSIX_FADV_WILLNEED);
+#ifdef POSIX_FADV_WILLNEED
+    if (source->kind != SOURCE_FILE || offset >= source->nbytes || nbytes == 0)
+        return;
+    if (nbytes > source->nbytes - offset)
+        nbytes = source->nbytes - offset;
+    (void)posix_fadvise(source->fd, (off_t)offset, (off_t)nbytes, POSIX_FADV_WILLNEED);
+#else
+    (void)source;
+    (void)offset;
+    (void)nbytes;
+#endif
+}
+
+static scio_status
+compare_identity(const scio_source *source, const struct stat *st, scio_error *err)
+{
+    const file_identity then = source->identity, now = identity_of(st);
+
+    if (now.inode != then.inode || now.device != then.device)
+        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: replaced by another file",
+                         source->name);
+    if (now.nbytes != then.nbytes)
+        return scio_fail(err, SCIO_EFORMAT,
+                         "%s: changed while open: it had %llu bytes and now has %llu",
+                         source->name, (unsigned long long)then.nbytes,
+                         (unsigned long long)now.nbytes);
+    if (now.mtime_ns != then.mtime_ns)
+        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: written to", source->name);
+    return SCIO_OK;
 }
 
 scio_status
 scio_source_check_unchanged(scio_source *source, scio_error *err)
 {
-    struct stat by_path, by_fd;
-    uint64_t now[3];
+    struct stat st;
 
-    if (source->fd < 0)
+    if (source->kind != SOURCE_FILE)
         return SCIO_OK;
-    if (stat(source->name, &by_path) != 0 || fstat(source->fd, &by_fd) != 0)
-        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: the file is gone (%s)",
-                         source->name, strerror(errno));
-    identity_of(&by_path, now);
-    if (memcmp(now, source->identity, sizeof now) != 0 ||
-        (uint64_t)by_path.st_dev != source->device)
-        return scio_fail(err, SCIO_EFORMAT,
-                         "%s: changed while open: it was replaced or written to (%" PRIu64
-                         " bytes then, %" PRIu64 " now)",
-                         source->name, source->identity[0], now[0]);
-    identity_of(&by_fd, now);
-    if (memcmp(now, source->identity, sizeof now) != 0)
-        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open", source->name);
-    return SCIO_OK;
+    if (stat(source->path, &st) != 0) {
+        if (errno == ENOENT || errno == ENOTDIR)
+            return scio_fail_errno(err, SCIO_EFORMAT, errno, "%s: changed while open: vanished",
+                                   source->name);
+        return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at %s", source->name);
+    }
+    SCIO_TRY(compare_identity(source, &st, err));
+    if (fstat(source->fd, &st) != 0)
+        return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at the open file %s",
+                               source->name);
+    return compare_identity(source, &st, err);
 }
 
 void
 scio_source_identity(const scio_source *source, uint64_t identity_out[3])
 {
-    memcpy(identity_out, source->identity, sizeof source->identity);
+    identity_out[0] = source->identity.nbytes;
+    identity_out[1] = source->identity.mtime_ns;
+    identity_out[2] = source->identity.inode;
 }

@@ -223,7 +223,8 @@ SCIO_MUST_CHECK scio_status scio_h5_memory_ensure(scio_h5_memory *memory, uint64
 /* `stored` is NULL for units that were never written.  Errors get the unit's context. */
 typedef scio_status (*scio_h5_stored_fn)(void *context, const scio_h5_entry *entry,
                                          const uint8_t *stored, scio_error *err);
-/* Hands the stored bytes of n_entries units to `visit` in order, neighbours on disk by one read. */
+/* Hands the stored bytes of n_entries units to `visit` in order, neighbours on disk by one read, after
+ * a check of their sizes. */
 SCIO_MUST_CHECK scio_status scio_h5_fetch(const scio_h5_dataset *dataset,
                                           const scio_h5_entry *entries, size_t n_entries,
                                           scio_h5_scratch *scratch, scio_h5_stored_fn visit,
@@ -231,11 +232,7 @@ SCIO_MUST_CHECK scio_status scio_h5_fetch(const scio_h5_dataset *dataset,
 /* Bytes of a compact or contiguous dataset whose storage is not a hole. */
 SCIO_MUST_CHECK scio_status scio_h5_plain_read(const scio_h5_dataset *dataset, uint64_t offset,
                                                size_t nbytes, void *dst, scio_error *err);
-/* Refuses units that are larger than the limit or than their stored bytes can become; before any
- * memory is taken for them. */
-SCIO_MUST_CHECK scio_status scio_h5_unit_check(const scio_h5_dataset *dataset,
-                                               const scio_h5_unit *unit, scio_error *err);
-/* The bytes of a checked, written unit into out[unit_nbytes].  shuffle_itemsize_out NULL = always
+/* The bytes of a written unit, as scio_h5_fetch gives them, decoded into out[unit_nbytes].  shuffle_itemsize_out NULL = always
  * plain elements; else as scio_pipeline_decode_planes. */
 SCIO_MUST_CHECK scio_status scio_h5_unit_decode(const scio_h5_dataset *dataset,
                                                 const scio_h5_unit *unit, const uint8_t *stored,
@@ -243,5 +240,67 @@ SCIO_MUST_CHECK scio_status scio_h5_unit_decode(const scio_h5_dataset *dataset,
                                                 size_t *shuffle_itemsize_out, scio_error *err);
 /* n_items times the same item (NULL = zeros). */
 void scio_h5_fill_items(void *dst, const void *item, size_t itemsize, size_t n_items);
+
+/* ---- boxes ---- */
+
+/* A box of elements inside two row-major arrays, as runs that are contiguous in both. */
+typedef struct scio_h5_box {
+    unsigned n_outer; /* axes that step from run to run, slowest first */
+    uint64_t counts[SCIO_H5_MAX_RANK];
+    uint64_t src_strides[SCIO_H5_MAX_RANK], dst_strides[SCIO_H5_MAX_RANK]; /* in items */
+    uint64_t src_first, dst_first;
+    uint64_t run_items, n_runs;
+} scio_h5_box;
+
+/* count[rank] > 0 items per axis, at src_start of an array of src_dims and at dst_start of one of
+ * dst_dims; NULL starts are zeros. */
+void scio_h5_box_init(unsigned rank, const uint64_t *count, const uint64_t *src_dims,
+                      const uint64_t *src_start, const uint64_t *dst_dims,
+                      const uint64_t *dst_start, scio_h5_box *out);
+/* Where run i_run < n_runs starts, in items. */
+void scio_h5_box_run(const scio_h5_box *box, uint64_t i_run, uint64_t *src_out, uint64_t *dst_out);
+void scio_h5_box_copy(const scio_h5_box *box, size_t itemsize, const uint8_t *src, uint8_t *dst);
+/* Fills the runs of dst with one item (NULL = zeros). */
+void scio_h5_box_fill(const scio_h5_box *box, size_t itemsize, const void *item, uint8_t *dst);
+
+/* ---- reading ---- */
+
+typedef enum scio_h5_mode {
+    SCIO_H5_MODE_COPY, /* the file's bytes are the result */
+    SCIO_H5_MODE_SWAP, /* … after reversing each item's bytes */
+    SCIO_H5_MODE_CAST
+} scio_h5_mode;
+
+/* One scio_h5_dataset_read under way. */
+typedef struct scio_h5_reading {
+    scio_h5_dataset *dataset;
+    scio_h5_mode mode;
+    scio_dtype src_dtype, dst_dtype;
+    size_t src_itemsize, dst_itemsize;
+    const uint64_t *start, *count; /* the box, [rank] */
+    uint8_t *out;
+    const volatile int *cancel;
+    uint8_t *fill;           /* in the result's type; NULL = zeros */
+    scio_status fill_status; /* of converting it: matters only when a hole is met */
+    scio_error fill_err;
+    /* chunked: */
+    uint64_t first_unit[SCIO_H5_MAX_RANK], n_touched[SCIO_H5_MAX_RANK];
+    uint64_t units_per_job, n_units_touched;
+    /* contiguous: */
+    scio_h5_box box;
+    uint64_t pieces_per_run, runs_per_job;
+    scio_h5_scratch **scratches; /* per slot, made by the slot's first job */
+} scio_h5_reading;
+
+/* n_items values from the file's type to the result's; src == dst is allowed unless CAST. */
+SCIO_MUST_CHECK scio_status scio_h5_convert(const scio_h5_reading *reading, const void *src,
+                                            void *dst, size_t n_items, scio_error *err);
+/* Prepare a reading (count > 0 in every axis) and say how many jobs it has; run one of them. */
+size_t scio_h5_chunked_jobs(scio_h5_reading *reading, size_t n_slots_wanted);
+SCIO_MUST_CHECK scio_status scio_h5_chunked_run(const scio_h5_reading *reading, size_t i_job,
+                                                scio_h5_scratch *scratch, scio_error *err);
+size_t scio_h5_plain_jobs(scio_h5_reading *reading);
+SCIO_MUST_CHECK scio_status scio_h5_plain_run(const scio_h5_reading *reading, size_t i_job,
+                                              scio_h5_scratch *scratch, scio_error *err);
 
 #endif

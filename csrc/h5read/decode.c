@@ -11,6 +11,7 @@
 #define REMOTE_RUN_NBYTES ((uint64_t)8 << 20)
 
 #define DEFLATE_MAX_RATIO 1032 /* 258 bytes from 2 bits */
+#define FILL_STEP_NBYTES ((size_t)16 << 10) /* stays in the L1 cache */
 #define DATA_ALIGNMENT 16      /* of what visitors get */
 
 /* ---- memory of one thread ---- */
@@ -85,6 +86,63 @@ scio_h5_plain_read(const scio_h5_dataset *dataset, uint64_t offset, size_t nbyte
                             sb->base + state->layout.address + offset, nbytes, dst, err);
 }
 
+/* The most bytes that the filters can make of nbytes; UINT64_MAX when no bound is known. */
+static uint64_t
+decoded_bound(const scio_pipeline *pipeline, const scio_h5_unit *unit)
+{
+    uint64_t bound = unit->nbytes;
+
+    if (unit->is_raw)
+        return bound;
+    for (size_t i = 0; i < pipeline->n_filters; i++) {
+        const uint16_t id = pipeline->filters[i].id;
+
+        if (i < 32 && (unit->filter_mask >> i & 1) != 0)
+            continue;
+        if (id == SCIO_FILTER_SHUFFLE || id == SCIO_FILTER_FLETCHER32)
+            continue;
+        if (id != SCIO_FILTER_DEFLATE || !scio_mul_u64(bound, DEFLATE_MAX_RATIO, &bound))
+            return UINT64_MAX;
+    }
+    return bound;
+}
+
+static scio_status
+check_sizes(const scio_h5_dataset *dataset, const scio_h5_unit *unit, uint64_t expected,
+            scio_error *err)
+{
+    const uint64_t limit = scio_h5_file_limits(dataset->file)->chunk_nbytes;
+
+    if (expected > limit || unit->nbytes > limit)
+        return scio_fail(err, SCIO_EUNSAFE,
+                         "%llu stored bytes, %llu decoded; the limit chunk_nbytes is %llu",
+                         (unsigned long long)unit->nbytes, (unsigned long long)expected,
+                         (unsigned long long)limit);
+    if (unit->position == SCIO_H5_UNDEFINED)
+        return SCIO_OK;
+    if (unit->is_raw && unit->nbytes != expected)
+        return scio_fail(err, SCIO_ECORRUPT,
+                         "%llu bytes are stored without filters, expected %llu",
+                         (unsigned long long)unit->nbytes, (unsigned long long)expected);
+    if (decoded_bound(&dataset->pipeline, unit) < expected)
+        return scio_fail(err, SCIO_ECORRUPT, "%llu stored bytes cannot decode to %llu",
+                         (unsigned long long)unit->nbytes, (unsigned long long)expected);
+    return SCIO_OK;
+}
+
+/* Refuses units that are larger than the limit or than their stored bytes can become, before any
+ * memory is taken for them. */
+static scio_status
+check_unit(const scio_h5_dataset *dataset, const scio_h5_entry *entry, scio_error *err)
+{
+    const scio_status status =
+        check_sizes(dataset, &entry->unit, scio_h5_unit_nbytes(dataset, entry->i_unit), err);
+
+    if (status != SCIO_OK)
+        scio_h5_unit_context(dataset, entry->i_unit, &entry->unit, err);
+    return status;
+}
+
 /* A stretch of the file that holds the units entries[i_first, i_end). */
 typedef struct run {
     size_t i_end, n_written;
@@ -119,15 +177,22 @@ find_run(const scio_h5_entry *entries, size_t n_entries, size_t i_first, uint64_
 }
 
 static scio_status
-read_run(const scio_h5_dataset *dataset, const run *r, scio_h5_scratch *scratch, scio_error *err)
+read_run(const scio_h5_dataset *dataset, const scio_h5_entry *first, const run *r,
+         scio_h5_scratch *scratch, scio_error *err)
 {
+    scio_status status;
+
     if (r->n_written == 0 || dataset->layout == SCIO_H5_COMPACT)
         return SCIO_OK;
-    SCIO_TRY(scio_h5_memory_ensure(&scratch->stored, r->nbytes, err));
+    status = scio_h5_memory_ensure(&scratch->stored, r->nbytes, err);
     if (r->n_written > 1)
         scio_stats_add(SCIO_STAT_coalesced_reads, 1);
-    return scio_source_read(scio_h5_file_source(dataset->file), r->start, (size_t)r->nbytes,
-                            scratch->stored.data, err);
+    if (status == SCIO_OK)
+        status = scio_source_read(scio_h5_file_source(dataset->file), r->start, (size_t)r->nbytes,
+                                  scratch->stored.data, err);
+    if (status != SCIO_OK)
+        scio_h5_unit_context(dataset, first->i_unit, &first->unit, err);
+    return status;
 }
 
 static uint64_t
@@ -147,14 +212,14 @@ scio_h5_fetch(const scio_h5_dataset *dataset, const scio_h5_entry *entries, size
     const uint64_t max_nbytes = max_run_nbytes(dataset);
     scio_status status = SCIO_OK;
 
+    for (size_t i = 0; i < n_entries; i++)
+        SCIO_TRY(check_unit(dataset, &entries[i], err));
     for (size_t i = 0; i < n_entries && status == SCIO_OK;) {
         const run r = find_run(entries, n_entries, i, max_nbytes);
 
-        status = read_run(dataset, &r, scratch, err);
-        if (status != SCIO_OK) {
-            scio_h5_unit_context(dataset, entries[i].i_unit, &entries[i].unit, err);
+        status = read_run(dataset, entries + i, &r, scratch, err);
+        if (status != SCIO_OK)
             break;
-        }
         for (; i < r.i_end && status == SCIO_OK; i++) {
             const scio_h5_unit *unit = &entries[i].unit;
             const uint8_t *stored = NULL;
@@ -170,50 +235,6 @@ scio_h5_fetch(const scio_h5_dataset *dataset, const scio_h5_entry *entries, size
 }
 
 /* ---- one unit ---- */
-
-/* The most bytes that the filters can make of nbytes; UINT64_MAX when no bound is known. */
-static uint64_t
-decoded_bound(const scio_pipeline *pipeline, const scio_h5_unit *unit)
-{
-    uint64_t bound = unit->nbytes;
-
-    if (unit->is_raw)
-        return bound;
-    for (size_t i = 0; i < pipeline->n_filters; i++) {
-        const uint16_t id = pipeline->filters[i].id;
-
-        if (i < 32 && (unit->filter_mask >> i & 1) != 0)
-            continue;
-        if (id == SCIO_FILTER_SHUFFLE || id == SCIO_FILTER_FLETCHER32)
-            continue;
-        if (id != SCIO_FILTER_DEFLATE || !scio_mul_u64(bound, DEFLATE_MAX_RATIO, &bound))
-            return UINT64_MAX;
-    }
-    return bound;
-}
-
-scio_status
-scio_h5_unit_check(const scio_h5_dataset *dataset, const scio_h5_unit *unit, scio_error *err)
-{
-    const uint64_t limit = scio_h5_file_limits(dataset->file)->chunk_nbytes;
-    const bool is_chunked = dataset->layout == SCIO_H5_CHUNKED;
-    const uint64_t expected = is_chunked ? dataset->unit_nbytes : unit->nbytes;
-
-    if (expected > limit)
-        return scio_fail(err, SCIO_EUNSAFE,
-                         "%llu bytes when decoded, the limit chunk_nbytes is %llu",
-                         (unsigned long long)expected, (unsigned long long)limit);
-    if (unit->position == SCIO_H5_UNDEFINED)
-        return SCIO_OK;
-    if (unit->is_raw && unit->nbytes != expected)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "%llu bytes are stored without filters, expected %llu",
-                         (unsigned long long)unit->nbytes, (unsigned long long)expected);
-    if (decoded_bound(&dataset->pipeline, unit) < expected)
-        return scio_fail(err, SCIO_ECORRUPT, "%llu stored bytes cannot decode to %llu",
-                         (unsigned long long)unit->nbytes, (unsigned long long)expected);
-    return SCIO_OK;
-}
 
 scio_status
 scio_h5_unit_decode(const scio_h5_dataset *dataset, const scio_h5_unit *unit, const uint8_t *stored,
@@ -241,6 +262,7 @@ void
 scio_h5_fill_items(void *dst, const void *item, size_t itemsize, size_t n_items)
 {
     const size_t nbytes = n_items * itemsize;
+    const size_t step = itemsize < FILL_STEP_NBYTES ? FILL_STEP_NBYTES / itemsize * itemsize : itemsize;
     size_t done = itemsize;
     uint8_t *to = dst;
 
@@ -251,8 +273,14 @@ scio_h5_fill_items(void *dst, const void *item, size_t itemsize, size_t n_items)
         return;
     }
     memcpy(to, item, itemsize);
-    for (; done < nbytes; done *= 2) /* copies what is there already, twice as much each time */
-        memcpy(to + done, to, done < nbytes - done ? done : nbytes - done);
+    while (done < nbytes) { /* copies what is there already, twice as much each time */
+        size_t n = done < step ? done : step;
+
+        if (n > nbytes - done)
+            n = nbytes - done;
+        memcpy(to + done, to, n);
+        done += n;
+    }
 }
 
 /* ---- a range of units ---- */
@@ -274,7 +302,6 @@ prepare_unit(const visit_context *v, const scio_h5_entry *entry, const uint8_t *
     const size_t itemsize = dataset->type->itemsize;
 
     *shuffle_itemsize_out = 1;
-    SCIO_TRY(scio_h5_unit_check(dataset, &entry->unit, err));
     if (stored != NULL && entry->unit.is_raw && (uintptr_t)stored % DATA_ALIGNMENT == 0) {
         if (dataset->layout == SCIO_H5_CHUNKED)
             scio_stats_add(SCIO_STAT_chunks_decoded, 1);

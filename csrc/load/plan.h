@@ -79,6 +79,8 @@ typedef struct scio_plan_window {
 } scio_plan_window;
 
 #define SCIO_PLAN_NEVER UINT32_MAX
+/* What a loader keeps for each block and window while it runs; counted by scio_plan_nbytes. */
+#define SCIO_PLAN_STATE_NBYTES 256
 
 typedef struct scio_plan {
     scio_plan_options options;
@@ -116,7 +118,7 @@ SCIO_MUST_CHECK scio_status scio_plan_new(const scio_plan_source *sources, size_
                                           const scio_plan_options *options, scio_plan **out,
                                           scio_error *err);
 /* Blocks, order, stream, windows such that scio_plan_needed stays within `budget`; EINVAL when nothing
- * does.  In either case *least_out is a budget that works, and none below it does. */
+ * does: *least_out is then the least budget known to work. */
 SCIO_MUST_CHECK scio_status scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out,
                                           scio_error *err);
 void scio_plan_free(scio_plan *plan); /* NULL allowed */

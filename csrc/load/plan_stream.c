@@ -257,7 +257,7 @@ scio_plan_nbytes(const scio_plan *plan)
     if (plan->sel != NULL)
         nbytes += (2 * (uint64_t)plan->n_sel + 1) * sizeof(int64_t);
     nbytes += plan->n_blocks * (sizeof *plan->blocks + sizeof *plan->order + 2 * sizeof *plan->pieces +
-                                3 * sizeof(uint32_t));
+                                3 * sizeof(uint32_t) + SCIO_PLAN_STATE_NBYTES);
     return nbytes + (plan->n_order + 1) * sizeof *plan->windows;
 }
 

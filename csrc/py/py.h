@@ -123,14 +123,15 @@ typedef struct py_param {
     const char *name;
     py_kind kind;
     bool is_optional; /* `out` keeps its value when the argument is absent (arrays: or None) */
+    bool is_named;    /* a positional parameter that may also be given by name */
     void *out;
     const char *const *choices; /* PY_CHOICE: ends with NULL */
     int rank;                   /* PY_ARRAY: -1 = any */
     scio_dtype dtype;           /* PY_ARRAY: NONE = any that scio computes with */
 } py_param;
 
-/* The first n_positional parameters are positional only, the others keyword only.  Messages name
- * function and parameter. */
+/* The first n_positional parameters are positional (only, unless is_named), the others keyword only.
+ * Messages name function and parameter. */
 int py_parse(const py_state *state, const char *function, const py_param *params, size_t n_params,
              size_t n_positional, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames);
 /* For tp_new. */
@@ -153,6 +154,8 @@ typedef scio_status (*py_core_fn)(void *context, const volatile int *cancel, sci
 scio_status py_call(py_core_fn fn, void *context, bool is_long, scio_error *err);
 /* Reading so many bytes is over before anybody wants to interrupt it. */
 #define PY_SHORT_NBYTES ((uint64_t)4 << 20)
+/* So few rows, anywhere in a file, decode in some ten milliseconds. */
+#define PY_SHORT_N_ROWS 256
 
 /* --- pytype.c */
 
@@ -211,6 +214,9 @@ scio_status py_file_resolve(scio_h5_file *file, const char *path, uint64_t *addr
 /* pypaths.c: dict from address to path of every object that can be reached. */
 PyObject *py_paths_map(const py_state *state, const scio_h5_file *file);
 PyObject *py_dataset_make(py_state *state, py_file *file, scio_h5_dataset *dataset);
+/* pycsr.c: the view over three arrays, whose lengths are checked; `data` may be absent. */
+int py_csr_view_from(const py_state *state, const py_view *data, const py_view *indices,
+                     const py_view *indptr, const int64_t shape[2], scio_csr_view *out);
 /* 0 when the matrix may be used in this process. */
 int py_matrix_check(py_matrix *self);
 /* Stops and frees every loader that is alive. */
@@ -234,13 +240,18 @@ int py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t
                     py_sources *out);
 void py_sources_clear(py_sources *sources);
 
-#define PY_N_SPEC_PARAMS 12
-/* Fills PY_N_SPEC_PARAMS parameters that write into `spec` (and `id_mask`). */
-void py_spec_params(scio_collate_spec *spec, int *form, int *select, py_view *id_mask,
-                    py_param *params);
-/* Checks what was parsed and completes `spec`. */
-int py_spec_finish(const py_state *state, int form, int select, const py_view *id_mask,
-                   scio_collate_spec *spec);
+typedef struct py_spec {
+    scio_collate_spec c;
+    int form, select;
+    double pad_value;
+    py_view id_mask;
+} py_spec;
+
+#define PY_N_SPEC_PARAMS 13
+/* The parameters that write into `spec`. */
+void py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS]);
+/* Checks what was parsed and completes spec->c. */
+int py_spec_finish(const py_state *state, py_spec *spec);
 /* The dict of a batch; takes its buffers, also on failure. */
 PyObject *py_batch_dict(scio_batch *batch);
 

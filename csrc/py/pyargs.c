@@ -276,11 +276,15 @@ place_keyword(const py_state *state, const char *function, const py_param *param
 
     if (name == NULL)
         return -1;
-    for (size_t i = n_positional; i < n_params; i++) {
-        if (strcmp(params[i].name, name) == 0) {
-            values[i] = value; /* Python refuses a keyword that comes twice */
-            return 0;
+    for (size_t i = 0; i < n_params; i++) {
+        if ((i < n_positional && !params[i].is_named) || strcmp(params[i].name, name) != 0)
+            continue;
+        if (values[i] != NULL) {
+            py_fail(state, SCIO_ETYPE, "%s() got %s twice", function, name);
+            return -1;
         }
+        values[i] = value;
+        return 0;
     }
     py_fail(state, SCIO_ETYPE, "%s() has no keyword argument %s", function, name);
     return -1;

@@ -387,8 +387,8 @@ dataset_read(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *k
     read_call call = {.dataset = self->dataset, .n_threads = SIZE_MAX};
     PyObject *start = Py_None, *count = Py_None;
     const py_param params[] = {
-        {.name = "start", .kind = PY_OBJECT, .is_optional = true, .out = &start},
-        {.name = "count", .kind = PY_OBJECT, .is_optional = true, .out = &count},
+        {.name = "start", .kind = PY_OBJECT, .is_optional = true, .is_named = true, .out = &start},
+        {.name = "count", .kind = PY_OBJECT, .is_optional = true, .is_named = true, .out = &count},
         {.name = "dtype", .kind = PY_DTYPE, .is_optional = true, .out = &call.dtype},
         {.name = "threads", .kind = PY_THREADS, .is_optional = true, .out = &call.n_threads}};
 
@@ -412,8 +412,8 @@ dataset_read_raw(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObjec
     read_call call = {.dataset = self->dataset, .n_threads = SIZE_MAX};
     PyObject *start = Py_None, *count = Py_None;
     const py_param params[] = {
-        {.name = "start", .kind = PY_OBJECT, .is_optional = true, .out = &start},
-        {.name = "count", .kind = PY_OBJECT, .is_optional = true, .out = &count},
+        {.name = "start", .kind = PY_OBJECT, .is_optional = true, .is_named = true, .out = &start},
+        {.name = "count", .kind = PY_OBJECT, .is_optional = true, .is_named = true, .out = &count},
         {.name = "threads", .kind = PY_THREADS, .is_optional = true, .out = &call.n_threads}};
     const size_t itemsize = self->dataset->type->itemsize;
 

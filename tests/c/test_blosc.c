@@ -186,6 +186,21 @@ TEST(blosc_takes_a_chunk_of_nothing)
     check_gives(&c, "");
 }
 
+/* Found by fuzzing: twice the block size, 2 GiB, was allocated for a chunk without blocks. */
+TEST(blosc_a_chunk_of_nothing_takes_no_memory_whatever_its_block_size)
+{
+    chunk c = chunk_new(1, 4, 0, 0x7fffffff);
+    scio_decoder *decoder = NULL;
+    size_t out_nbytes = 1, before;
+
+    CHECK(scio_decoder_new(&decoder, NULL) == SCIO_OK);
+    before = scio_decoder_nbytes(decoder);
+    CHECK(scio_blosc_decode(decoder, c.bytes, c.nbytes, NULL, 0, &out_nbytes, NULL) == SCIO_OK);
+    CHECK(out_nbytes == 0);
+    CHECK(scio_decoder_nbytes(decoder) == before);
+    scio_decoder_free(decoder);
+}
+
 TEST(blosc_refuses_each_broken_rule_of_the_header)
 {
     chunk c = two_blocks();

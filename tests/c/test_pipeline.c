@@ -310,16 +310,18 @@ TEST(pipeline_output_bombs_end_at_the_chunk_whatever_the_filter)
             bench b;
             size_t out_nbytes;
 
-            if (strcmp(f->name, cases[k][1]) != 0 || !is_built(f))
+            if (strcmp(f->name, cases[k][1]) != 0)
+                continue;
+            n_found++;
+            if (!is_built(f))
                 continue;
             b = bench_new(f, decode_pipeline);
             for (size_t n = 0; n < 64; n++)
                 CHECK(bench_decode(&b, f->stored, f->stored_nbytes, n, &out_nbytes, NULL) ==
                       SCIO_ECORRUPT);
             bench_free(&b);
-            n_found++;
         }
-        CHECK(n_found == 1 || !scio_filter_is_supported(set.cases[0].pipeline.filters[0].id));
+        CHECK(n_found == 1);
         fixtures_free(&set);
     }
 }

@@ -1,0 +1,557 @@
+/* From decoded units into the store: where each item goes, narrowed on the way while it is in cache. */
+#include "base/mem.h"
+#include "kernels/kernels.h"
+#include "load/window.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+    RUN_NBYTES = 1 << 20, /* decoded bytes, and span in the file, of one coalesced read */
+    PART_ITEMS = 512      /* items converted at a time on the slow path */
+};
+
+/* Selected rows that lie together in memory: an interior or a zone. */
+typedef struct target {
+    int64_t sel0, sel1;
+    char *dst;
+    bool is_interior;
+} target;
+
+typedef struct decode_context {
+    const scio_store *store;
+    const scio_plan *plan;
+    size_t i_source;
+    const scio_matrix *matrix;
+    scio_h5_dataset *dataset;
+    unsigned which;
+    scio_store_block *block;
+    target targets[3];
+    size_t n_targets;
+    uint64_t i_next;      /* unit after the last one visited */
+    int64_t n_units;      /* visited */
+    bool is_narrowing;    /* values of the interior are stored as narrow as they come */
+    size_t n_narrow;      /* items of the interior written so far */
+    scio_dtype narrow_to; /* what they are written as */
+} decode_context;
+
+/* ---- geometry ---- */
+
+static const int64_t *
+indptr_of(const decode_context *decode)
+{
+    return decode->plan->sources[decode->i_source].indptr;
+}
+
+static int64_t
+row_of(const decode_context *decode, int64_t i_sel)
+{
+    return scio_plan_cell(decode->plan, i_sel) - decode->plan->first_cells[decode->i_source];
+}
+
+/* First selected row of the target that ends behind `item`. */
+static int64_t
+first_touching(const decode_context *decode, const target *t, int64_t item)
+{
+    const int64_t *const indptr = indptr_of(decode);
+    int64_t low = t->sel0, high = t->sel1;
+
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (indptr[row_of(decode, middle) + 1] > item)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+static bool
+is_needed(const decode_context *decode, const target *t, uint64_t i_unit)
+{
+    const int64_t unit = (int64_t)decode->dataset->unit_dims[0];
+    const int64_t begin = (int64_t)i_unit * unit;
+
+    if (indptr_of(decode) == NULL) {
+        const int64_t first = decode->plan->first_cells[decode->i_source];
+        const int64_t j = scio_plan_find(decode->plan, first + begin);
+        return j < t->sel1 && row_of(decode, j > t->sel0 ? j : t->sel0) < begin + unit;
+    }
+    int64_t j = first_touching(decode, t, begin);
+    while (j < t->sel1 && indptr_of(decode)[row_of(decode, j)] ==
+                              indptr_of(decode)[row_of(decode, j) + 1])
+        j++; /* empty rows need no unit */
+    return j < t->sel1 && indptr_of(decode)[row_of(decode, j)] < begin + unit;
+}
+
+static bool
+is_unit_needed(const decode_context *decode, uint64_t i_unit)
+{
+    for (size_t i = 0; i < decode->n_targets; i++)
+        if (is_needed(decode, &decode->targets[i], i_unit))
+            return true;
+    return false;
+}
+
+static void
+add_target(decode_context *decode, int64_t sel0, int64_t sel1, char *memory, size_t data_offset,
+           bool is_interior)
+{
+    if (sel0 < sel1)
+        decode->targets[decode->n_targets++] =
+            (target){sel0, sel1, memory == NULL || decode->which == 1 ? memory : memory + data_offset,
+                     is_interior};
+}
+
+/* Adds the zone behind block `i` and widens the units to it when its other block is not decoded. */
+static void
+add_zone(decode_context *decode, size_t i, bool covers, uint64_t *begin, uint64_t *end)
+{
+    const scio_plan *const plan = decode->plan;
+    const int64_t *const indptr = indptr_of(decode);
+    const uint64_t unit = decode->dataset->unit_dims[0];
+    int64_t sel0, sel1;
+    size_t data_offset;
+
+    if (indptr == NULL || plan->zone_last[i] == SCIO_PLAN_NEVER ||
+        plan->zone_last[i] < decode->store->first_window || !scio_plan_zone(plan, i, &sel0, &sel1))
+        return;
+    (void)scio_plan_store_nbytes(plan, decode->i_source, sel0, sel1, &data_offset);
+    add_target(decode, sel0, sel1, decode->store->blocks[i].zone, data_offset, false);
+    if (!covers)
+        return;
+    const uint64_t first = (uint64_t)indptr[row_of(decode, sel0)] / unit;
+    const uint64_t last = ((uint64_t)indptr[row_of(decode, sel1 - 1) + 1] + unit - 1) / unit;
+    *begin = first < *begin ? first : *begin;
+    *end = last > *end ? last : *end;
+}
+
+/* The context of one array of a block and its units [*begin_out, *end_out) (dense: bands). */
+static decode_context
+make_context(const scio_store *store, size_t i_block, unsigned which, uint64_t *begin_out,
+             uint64_t *end_out)
+{
+    const scio_plan *const plan = store->plan;
+    const scio_plan_block *const planned = &plan->blocks[i_block];
+    scio_store_block *const block = &store->blocks[i_block];
+    decode_context decode = {.store = store,
+                             .plan = plan,
+                             .i_source = planned->i_source,
+                             .matrix = store->matrices[planned->i_source],
+                             .which = which,
+                             .block = block};
+
+    decode.dataset =
+        which == 0 ? decode.matrix->data_dataset : decode.matrix->indices_dataset;
+    decode.is_narrowing = which == 0 && decode.matrix->kind == SCIO_MATRIX_CSR &&
+                          decode.matrix->data_dtype == SCIO_F32 &&
+                          !decode.dataset->type->is_big_endian;
+    decode.narrow_to = decode.is_narrowing ? SCIO_U8 : decode.matrix->data_dtype;
+    *begin_out = which == 0 ? planned->data0 : planned->index0;
+    *end_out = which == 0 ? planned->data1 : planned->index1;
+    if (i_block > 0 && !plan->blocks[i_block - 1].is_last_of_source)
+        add_zone(&decode, i_block - 1, block->covers_left, begin_out, end_out);
+    if (block->has_interior)
+        add_target(&decode, planned->sel0, planned->sel1, block->memory, block->data_offset, true);
+    if (!planned->is_last_of_source)
+        add_zone(&decode, i_block, block->covers_right, begin_out, end_out);
+    return decode;
+}
+
+/* ---- conversion ---- */
+
+static int64_t
+load_index(scio_dtype dtype, const char *src)
+{
+    switch (dtype) {
+#define CASE(name, ctype)                                                                          \
+    case SCIO_##name: {                                                                            \
+        ctype value;                                                                               \
+        memcpy(&value, src, sizeof value);                                                         \
+        return (int64_t)value;                                                                     \
+    }
+        CASE(I8, int8_t)
+        CASE(I16, int16_t)
+        CASE(I32, int32_t)
+        CASE(I64, int64_t)
+        CASE(U8, uint8_t)
+        CASE(U16, uint16_t)
+        CASE(U32, uint32_t)
+        CASE(U64, uint64_t) /* beyond int64: negative, refused as such */
+#undef CASE
+    default:
+        return -1;
+    }
+}
+
+#define NARROW(name, src_type, dst_type)                                                           \
+    static bool name(const void *restrict src, size_t n_items, uint64_t n_cols,                    \
+                     void *restrict dst)                                                           \
+    {                                                                                              \
+        const src_type *restrict in = src;                                                         \
+        dst_type *restrict out = dst;                                                              \
+        uint64_t is_bad = 0;                                                                       \
+        for (size_t i = 0; i < n_items; i++) {                                                     \
+            const uint64_t value = (uint64_t)(int64_t)in[i];                                       \
+            is_bad |= value >= n_cols;                                                             \
+            out[i] = (dst_type)value;                                                              \
+        }                                                                                          \
+        return is_bad == 0;                                                                        \
+    }
+NARROW(i64_to_u16, int64_t, uint16_t)
+NARROW(i64_to_u32, int64_t, uint32_t)
+NARROW(i32_to_u32, int32_t, uint32_t)
+NARROW(u32_to_u16, uint32_t, uint16_t)
+NARROW(u32_to_u32, uint32_t, uint32_t)
+NARROW(u16_to_u16, uint16_t, uint16_t)
+#undef NARROW
+
+static bool
+narrow_any(const decode_context *decode, const char *src, size_t n_items, bool is_u16, char *dst)
+{
+    const scio_h5_type *const type = decode->dataset->type;
+    const uint64_t n_cols = (uint64_t)decode->matrix->n_cols;
+    uint64_t part[PART_ITEMS];
+
+    for (size_t i = 0; i < n_items; i += PART_ITEMS) {
+        const size_t n = n_items - i < PART_ITEMS ? n_items - i : PART_ITEMS;
+        memcpy(part, src + i * type->itemsize, n * type->itemsize);
+        if (type->is_big_endian)
+            scio_byteswap(part, type->itemsize, n);
+        for (size_t k = 0; k < n; k++) {
+            const int64_t value = load_index(type->dtype, (const char *)part + k * type->itemsize);
+            if ((uint64_t)value >= n_cols)
+                return false;
+            const uint32_t wide = (uint32_t)value;
+            const uint16_t narrow = (uint16_t)value;
+            if (is_u16)
+                memcpy(dst + (i + k) * 2, &narrow, 2);
+            else
+                memcpy(dst + (i + k) * 4, &wide, 4);
+        }
+    }
+    return true;
+}
+
+static scio_status
+index_failure(const decode_context *decode, const char *src, size_t n_items, int64_t first,
+              scio_error *err)
+{
+    const scio_h5_type *const type = decode->dataset->type;
+    char native[8];
+
+    for (size_t i = 0; i < n_items; i++) {
+        memcpy(native, src + i * type->itemsize, type->itemsize);
+        if (type->is_big_endian)
+            scio_byteswap(native, type->itemsize, 1);
+        const int64_t value = load_index(type->dtype, native);
+        if ((uint64_t)value >= (uint64_t)decode->matrix->n_cols)
+            return scio_fail(err, SCIO_ECORRUPT,
+                             "indices[%" PRId64 "] is %" PRId64 ", not in [0, %" PRId64 ")",
+                             first + (int64_t)i, value, decode->matrix->n_cols);
+    }
+    return scio_fail(err, SCIO_EBUG, "an index was refused without reason");
+}
+
+/* Items [first, first + n_items) of indices, to dst. */
+static scio_status
+put_indices(const decode_context *decode, const char *src, size_t n_items, int64_t first,
+            char *target_dst, size_t at, scio_error *err)
+{
+    const scio_h5_type *const type = decode->dataset->type;
+    const uint64_t n_cols = (uint64_t)decode->matrix->n_cols;
+    const bool is_u16 = scio_store_index_dtype(decode->matrix) == SCIO_U16;
+    char *const dst = target_dst + at * (is_u16 ? 2 : 4);
+    const scio_dtype dtype = type->is_big_endian ? SCIO_DTYPE_NONE : type->dtype;
+    bool is_good;
+
+    if (dtype == SCIO_I32 && is_u16)
+        is_good = scio_kernels()->i32_to_u16_checked((const int32_t *)(const void *)src,
+                                                     decode->matrix->n_cols,
+                                                     (uint16_t *)(void *)dst, n_items);
+    else if (dtype == SCIO_I64)
+        is_good = (is_u16 ? i64_to_u16 : i64_to_u32)(src, n_items, n_cols, dst);
+    else if (dtype == SCIO_I32)
+        is_good = i32_to_u32(src, n_items, n_cols, dst);
+    else if (dtype == SCIO_U32)
+        is_good = (is_u16 ? u32_to_u16 : u32_to_u32)(src, n_items, n_cols, dst);
+    else if (dtype == SCIO_U16 && is_u16)
+        is_good = u16_to_u16(src, n_items, n_cols, dst);
+    else
+        is_good = narrow_any(decode, src, n_items, is_u16, dst);
+    return is_good ? SCIO_OK : index_failure(decode, src, n_items, first, err);
+}
+
+/* Widens what was written so far, from the back so that nothing is overwritten unread. */
+static void
+widen(decode_context *decode, char *dst)
+{
+    const size_t n_items = decode->n_narrow;
+    const uint8_t *const u8 = (const uint8_t *)dst;
+    uint16_t *const u16 = (uint16_t *)(void *)dst;
+    float *const f32 = (float *)(void *)dst;
+
+    if (decode->narrow_to == SCIO_U8) {
+        for (size_t i = n_items; i-- > 0;)
+            u16[i] = u8[i];
+        decode->narrow_to = SCIO_U16;
+    } else {
+        for (size_t i = n_items; i-- > 0;) {
+            const uint16_t value = u16[i];
+            f32[i] = value;
+        }
+        decode->narrow_to = SCIO_F32;
+    }
+}
+
+static void
+put_values(decode_context *decode, const char *src, size_t n_items, const target *t, size_t at)
+{
+    const scio_h5_type *const type = decode->dataset->type;
+    const float *const values = (const float *)(const void *)src;
+    const bool is_narrowing = decode->is_narrowing && t->is_interior;
+
+    if (is_narrowing && decode->narrow_to == SCIO_U8 &&
+        !scio_kernels()->f32_to_u8(values, (uint8_t *)t->dst + at, n_items))
+        widen(decode, t->dst);
+    if (is_narrowing && decode->narrow_to == SCIO_U16 &&
+        !scio_kernels()->f32_to_u16(values, (uint16_t *)(void *)t->dst + at, n_items))
+        widen(decode, t->dst);
+    if (!is_narrowing || decode->narrow_to == SCIO_F32) {
+        char *const dst = t->dst + at * type->itemsize;
+        memcpy(dst, src, n_items * type->itemsize);
+        if (type->is_big_endian)
+            scio_byteswap(dst, type->itemsize, n_items);
+    }
+    if (t->is_interior)
+        decode->n_narrow = at + n_items;
+}
+
+/* ---- visiting ---- */
+
+static scio_status
+put_run(decode_context *decode, const target *t, const char *src, size_t n_items, int64_t first,
+        size_t at, scio_error *err)
+{
+    if (decode->which == 1)
+        return put_indices(decode, src, n_items, first, t->dst, at, err);
+    put_values(decode, src, n_items, t, at);
+    return SCIO_OK;
+}
+
+/* The items of unit [begin, end) that belong to the target. */
+static scio_status
+put_target(decode_context *decode, const target *t, const char *src, int64_t begin, int64_t end,
+           scio_error *err)
+{
+    const scio_plan *const plan = decode->plan;
+    const int64_t *const indptr = indptr_of(decode);
+    const size_t itemsize = decode->dataset->type->itemsize;
+    int64_t j = plan->sel == NULL ? t->sel0 : first_touching(decode, t, begin);
+
+    while (j < t->sel1) {
+        int64_t k = j + 1; /* selected rows [j, k) are neighbours: one run of items */
+        const int64_t row = row_of(decode, j);
+        if (plan->sel == NULL)
+            k = t->sel1;
+        while (k < t->sel1 && row_of(decode, k) == row + (k - j) && indptr[row + (k - j)] < end)
+            k++;
+        const int64_t run_begin = indptr[row], run_end = indptr[row + (k - j)];
+        if (run_begin >= end)
+            break;
+        const int64_t from = run_begin > begin ? run_begin : begin;
+        const int64_t to = run_end < end ? run_end : end;
+        if (from < to)
+            SCIO_TRY(put_run(decode, t, src + (size_t)(from - begin) * itemsize,
+                             (size_t)(to - from), from,
+                             (size_t)(scio_plan_items(plan, decode->i_source, t->sel0, j) +
+                                      (from - run_begin)),
+                             err));
+        j = k;
+    }
+    return SCIO_OK;
+}
+
+static void
+put_dense(const decode_context *decode, const target *t, uint64_t i_unit, const char *src)
+{
+    const scio_h5_dataset *const dataset = decode->dataset;
+    const size_t itemsize = dataset->type->itemsize, n_cols = (size_t)decode->matrix->n_cols;
+    const int64_t n_unit_rows = (int64_t)dataset->unit_dims[0];
+    const int64_t row0 = (int64_t)(i_unit / dataset->grid[1]) * n_unit_rows;
+    const size_t stride = (size_t)dataset->unit_dims[1];
+    const size_t col0 = (size_t)(i_unit % dataset->grid[1]) * stride;
+    const size_t width = stride < n_cols - col0 ? stride : n_cols - col0;
+    const int64_t first = decode->plan->first_cells[decode->i_source];
+    int64_t j = scio_plan_find(decode->plan, first + row0);
+
+    for (j = j > t->sel0 ? j : t->sel0; j < t->sel1; j++) {
+        const int64_t row = row_of(decode, j);
+        if (row - row0 >= n_unit_rows)
+            return;
+        char *const dst = t->dst + ((size_t)(j - t->sel0) * n_cols + col0) * itemsize;
+        memcpy(dst, src + (size_t)(row - row0) * stride * itemsize, width * itemsize);
+        if (dataset->type->is_big_endian)
+            scio_byteswap(dst, itemsize, width);
+    }
+}
+
+static scio_status
+visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size_t shuffle_itemsize,
+           scio_error *err)
+{
+    decode_context *const decode = context;
+    const scio_h5_dataset *const dataset = decode->dataset;
+    scio_status status = SCIO_OK;
+
+    SCIO_BUG_IF(shuffle_itemsize > 1, err);
+    if (__atomic_load_n(decode->store->cancel, __ATOMIC_RELAXED) != 0)
+        return scio_fail(err, SCIO_ECANCEL, "cancelled");
+    decode->n_units++;
+    decode->i_next = i_unit + 1;
+    for (size_t i = 0; i < decode->n_targets && status == SCIO_OK; i++) {
+        if (indptr_of(decode) == NULL) {
+            put_dense(decode, &decode->targets[i], i_unit, data);
+            continue;
+        }
+        const int64_t begin = (int64_t)(i_unit * dataset->unit_dims[0]);
+        const int64_t end = begin + (int64_t)(nbytes / dataset->type->itemsize);
+        status = put_target(decode, &decode->targets[i], data, begin,
+                            end < decode->matrix->nnz ? end : decode->matrix->nnz, err);
+        if (status != SCIO_OK) {
+            decode->i_next = i_unit; /* the broken one */
+            scio_context(err, "%s, chunk %" PRIu64, decode->matrix->name, i_unit);
+        }
+    }
+    return status;
+}
+
+/* ---- a block ---- */
+
+static bool
+is_skippable(scio_status status)
+{
+    return status == SCIO_ECORRUPT || status == SCIO_EIO || status == SCIO_EFORMAT ||
+           status == SCIO_EUNSUPPORTED || status == SCIO_ERANGE;
+}
+
+static scio_status
+mark_broken(decode_context *decode, uint64_t i_unit, scio_error *err)
+{
+    scio_store_block *const block = decode->block;
+    const unsigned which = decode->which;
+    const uint64_t unit = decode->dataset->unit_dims[0];
+    const uint64_t band = indptr_of(decode) == NULL ? i_unit / decode->dataset->grid[1] : i_unit;
+
+    SCIO_TRY(scio_mem_realloc(&block->broken[which], block->n_broken[which] + 1,
+                              sizeof(scio_item_range), err));
+    block->broken[which][block->n_broken[which]++] =
+        (scio_item_range){(int64_t)(band * unit), (int64_t)((band + 1) * unit)};
+    return SCIO_OK;
+}
+
+/* Units [i_first, i_first + n_units); in skip mode around the broken ones. */
+static scio_status
+decode_run(decode_context *decode, uint64_t i_first, uint64_t n_units, scio_h5_scratch *scratch,
+           scio_error *err)
+{
+    const uint64_t i_end = i_first + n_units;
+
+    for (decode->i_next = i_first;;) {
+        scio_error failure = SCIO_ERROR_INIT;
+        const scio_status status =
+            scio_h5_dataset_decode(decode->dataset, decode->i_next, i_end - decode->i_next, false,
+                                   scratch, visit_unit, decode, &failure);
+        if (status == SCIO_OK)
+            return SCIO_OK;
+        if (!decode->store->is_skip_errors || !is_skippable(status)) {
+            scio_error_move(err, &failure);
+            return status;
+        }
+        SCIO_TRY(mark_broken(decode, decode->i_next, err));
+        if (++decode->i_next >= i_end)
+            return SCIO_OK;
+    }
+}
+
+/* How many units from i_first on make one read: needed ones, near each other in the file. */
+static uint64_t
+run_length(const decode_context *decode, const scio_h5_unit *units, uint64_t i_first,
+           uint64_t n_columns, uint64_t i_end)
+{
+    const uint64_t unit_nbytes = decode->dataset->unit_nbytes > 0 ? decode->dataset->unit_nbytes : 1;
+    const uint64_t most = RUN_NBYTES / unit_nbytes;
+    uint64_t low = units[i_first].position, high = low, i = i_first;
+
+    for (; i < i_end; i++) {
+        const scio_h5_unit *const unit = &units[i];
+        if (i > i_first && i - i_first >= most)
+            break;
+        if (i > i_first && i % n_columns == 0 && !is_unit_needed(decode, i / n_columns))
+            break;
+        if (unit->position == SCIO_H5_UNDEFINED)
+            continue;
+        if (low == SCIO_H5_UNDEFINED)
+            low = high = unit->position;
+        const uint64_t begin = unit->position < low ? unit->position : low;
+        const uint64_t end =
+            unit->position + unit->nbytes > high ? unit->position + unit->nbytes : high;
+        if (i > i_first && end - begin > RUN_NBYTES)
+            break;
+        low = begin;
+        high = end;
+    }
+    return i - i_first;
+}
+
+static uint64_t
+columns_of(const decode_context *decode)
+{
+    return indptr_of(decode) == NULL ? decode->dataset->grid[1] : 1;
+}
+
+scio_status
+scio_store_decode(scio_store *store, size_t i_block, unsigned which, scio_h5_scratch **scratch,
+                  int64_t *n_units_out, scio_error *err)
+{
+    uint64_t begin, end;
+    decode_context decode = make_context(store, i_block, which, &begin, &end);
+    const uint64_t n_columns = columns_of(&decode);
+    const scio_h5_unit *units = NULL;
+    scio_status status = SCIO_OK;
+
+    *n_units_out = 0;
+    if (*scratch == NULL)
+        SCIO_TRY(scio_h5_scratch_new(scratch, err));
+    if (decode.n_targets > 0 && begin < end)
+        status = scio_h5_dataset_units(decode.dataset, &units, err);
+    for (uint64_t i = begin * n_columns; status == SCIO_OK && i < end * n_columns;) {
+        if (decode.n_targets == 0 || (i % n_columns == 0 && !is_unit_needed(&decode, i / n_columns))) {
+            i += n_columns - i % n_columns;
+            continue;
+        }
+        const uint64_t n_units = run_length(&decode, units, i, n_columns, end * n_columns);
+        status = decode_run(&decode, i, n_units, *scratch, err);
+        i += n_units;
+    }
+    if (which == 0)
+        decode.block->value_dtype = decode.narrow_to;
+    *n_units_out = decode.n_units;
+    return status;
+}
+
+int64_t
+scio_store_n_units(const scio_store *store, size_t i_block)
+{
+    const unsigned n_jobs = scio_store_n_jobs(store, i_block);
+    int64_t n_units = 0;
+
+    for (unsigned which = 0; which < n_jobs; which++) {
+        uint64_t begin, end;
+        const decode_context decode = make_context(store, i_block, which, &begin, &end);
+        for (uint64_t i = begin; decode.n_targets > 0 && i < end; i++)
+            if (is_unit_needed(&decode, i))
+                n_units += (int64_t)columns_of(&decode);
+    }
+    return n_units;
+}
