@@ -123,16 +123,16 @@ class Dataset:
 class Matrix:
     """A row-readable matrix (cells x genes), in a file or in memory."""
 
-    @staticmethod
-    def open_sparse(file: File, path: str, /, *, shape: tuple[int, int], is_csc: bool = False,
+    @classmethod
+    def open_sparse(cls, file: File, path: str, /, *, shape: tuple[int, int], is_csc: bool = False,
                     max_nbytes: int = -1) -> Matrix: ...
-    @staticmethod
-    def open_dense(file: File, path: str, /) -> Matrix: ...
-    @staticmethod
-    def from_csr(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
+    @classmethod
+    def open_dense(cls, file: File, path: str, /) -> Matrix: ...
+    @classmethod
+    def from_csr(cls, data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
                  shape: tuple[int, int], name: str = "matrix in memory") -> Matrix: ...
-    @staticmethod
-    def from_dense(data: NDArray[Any], /, *, name: str = "matrix in memory") -> Matrix: ...
+    @classmethod
+    def from_dense(cls, data: NDArray[Any], /, *, name: str = "matrix in memory") -> Matrix: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     @property

@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 ZEROS, COUNTS, SORTED, NOISE, HALF, FAR = range(6)
 PATTERNS = {"zeros": ZEROS, "counts": COUNTS, "sorted": SORTED, "noise": NOISE, "half": HALF}
 FAR_PERIOD = 8400  # elements after which FAR repeats: beyond the 8191 bytes of a near match
+FAR_N_NOISE = 300  # elements of noise at the start of each period
+RARE, N_RESIDUES = 7, 97  # so many of so many counts are large
 SMALL = 403  # elements of an ordinary case: odd, so that every kind of tail occurs
 SHUFFLE = {"shuffle": True}
 
@@ -106,10 +108,12 @@ def make_raw(pattern: int, itemsize: int, n_items: int, seed: int) -> bytes:
     i = np.arange(n_items, dtype=np.uint64)
     value = {
         ZEROS: x & np.uint64(0),
-        COUNTS: np.where(x % np.uint64(97) < 90, x % np.uint64(4), x % np.uint64(200)),
+        COUNTS: np.where(
+            x % np.uint64(N_RESIDUES) < N_RESIDUES - RARE, x % np.uint64(4), x % np.uint64(200)
+        ),
         SORTED: (i * np.uint64(37) + x % np.uint64(31)) % np.uint64(30000),
         NOISE: x,
-        FAR: np.where(i % np.uint64(FAR_PERIOD) < 300, x, np.uint64(0)),
+        FAR: np.where(i % np.uint64(FAR_PERIOD) < FAR_N_NOISE, x, np.uint64(0)),
         HALF: (i >> np.uint64(6)) << np.uint64(8) | x & np.uint64(255),
     }[pattern]
     eight = value.astype("<u8").view(np.uint8).reshape(n_items, 8)
@@ -166,11 +170,7 @@ def encode(case: Case, seed: int) -> bytes:
     numbers = (case.pattern, case.itemsize, case.n_items, seed, fnv1a(raw), mask, n_filters)
     head = case.name.encode("ascii").ljust(40, b"\0")
     return (
-        head
-        + struct.pack("<IIIIQII", *numbers)
-        + filters
-        + struct.pack("<I", len(stored))
-        + stored
+        head + struct.pack("<IIIIQII", *numbers) + filters + struct.pack("<I", len(stored)) + stored
     )
 
 

@@ -1,7 +1,8 @@
 """Make the seeds of fuzz_codec and fuzz_pipeline from the codec fixtures.
 
-Reads ``tests/c/data/codec_*.bin`` (made by ``make_codec_fixtures.py``) and writes small cases in the
-input formats that the head comments of ``tests/fuzz/fuzz_codec.c`` and ``fuzz_pipeline.c`` describe.
+Reads ``tests/c/data/codec_*.bin`` (made by ``make_codec_fixtures.py``) and writes small cases in
+the input formats that the head comments of ``tests/fuzz/fuzz_codec.c`` and ``fuzz_pipeline.c``
+describe.
 Only cases of at most ``MAX_NBYTES`` stored bytes are taken, a few of each kind.
 
 Usage: ``python tools/make_fuzz_corpus_codec.py``

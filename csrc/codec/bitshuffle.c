@@ -19,17 +19,30 @@
 
 enum { CODEC_NONE = 0, CODEC_LZ4 = 2, CODEC_ZSTD = 3 };
 
+/* Byte 0 of memory is the low byte of the word, on every CPU; on the little-endian ones this is a
+ * plain load, which lets the compiler do several words at once. */
 static inline uint64_t
 load_le64(const uint8_t *p)
 {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t x;
+
+    memcpy(&x, p, sizeof x);
+    return x;
+#else
     return (uint64_t)scio_load_le32(p + 4) << 32 | scio_load_le32(p);
+#endif
 }
 
 static inline void
 store_le64(uint8_t *p, uint64_t x)
 {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(p, &x, sizeof x);
+#else
     for (int k = 0; k < 8; k++)
         p[k] = (uint8_t)(x >> 8 * k);
+#endif
 }
 
 /* Transposes the 8 x 8 bits of every word of `words`: bit c of byte r becomes bit r of byte c.

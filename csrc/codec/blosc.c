@@ -79,7 +79,8 @@ check_sizes(const frame *f, size_t out_capacity, scio_error *err)
         return scio_fail(err, SCIO_ECORRUPT,
                          "Blosc: %zu bytes stored raw behind the header, expected %zu",
                          f->in_nbytes - HEADER_NBYTES, f->raw_nbytes);
-    /* A chunk of nothing has no block, and its block size, which then means nothing, is not used. */
+    /* A chunk of nothing has no block, and its block size, which then means nothing, is not used.
+     */
     if (f->raw_nbytes != 0 && (f->block_nbytes == 0 || f->block_nbytes > f->raw_nbytes))
         return scio_fail(err, SCIO_ECORRUPT, "Blosc: blocks of %zu bytes in a chunk of %zu",
                          f->block_nbytes, f->raw_nbytes);
@@ -294,7 +295,8 @@ decode_blocks(scio_decoder *decoder, const frame *f, uint8_t *out, scio_error *e
     uint8_t *scratch = NULL;
     size_t scratch_nbytes;
 
-    if (is_shuffled && f->n_blocks != 0) { /* one block of raw bytes, and one of planes for the bit shuffle */
+    if (is_shuffled &&
+        f->n_blocks != 0) { /* one block of raw bytes, and one of planes for the bit shuffle */
         if (!scio_mul_size(f->block_nbytes, 2, &scratch_nbytes))
             return scio_fail(err, SCIO_ENOMEM, "Blosc: a block is too large for this machine");
         SCIO_TRY(scio_decoder_scratch(decoder, SCIO_SCRATCH_BLOCK, scratch_nbytes, &scratch, err));

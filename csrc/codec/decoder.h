@@ -89,20 +89,36 @@ scio_copy_bytes(void *out, const void *in, size_t nbytes)
 /* Copies a match of an LZ77 format: nbytes bytes from `distance` bytes before `op`, byte by byte in
  * effect, so that a match may overlap what it makes.  The caller has checked that distance bytes
  * exist before op and that nbytes <= room, the bytes that may be written from op on; wide copies
- * run past nbytes but never past room. */
+ * run past nbytes but never past room.
+ *
+ * A match with a distance below 16 repeats a short pattern, so its bytes also stand at every
+ * multiple of the distance: once enough single bytes are out, the first multiple of at least 16 is
+ * there to copy from in wide steps. */
 static inline void
 scio_copy_match(uint8_t *op, size_t distance, size_t nbytes, size_t room)
 {
+    /* the first multiple of each distance that is at least 16 */
+    static const uint8_t steps[16] = {0,  16, 16, 18, 16, 20, 18, 21,
+                                      16, 18, 20, 22, 24, 26, 28, 30};
     const uint8_t *from = op - distance;
 
-    if (distance >= 16 && room - nbytes >= 16) {
-        for (size_t i = 0; i < nbytes; i += 16)
-            memcpy(op + i, from + i, 16);
-    } else if (distance == 1) {
-        memset(op, *from, nbytes);
-    } else {
+    if (distance < 16) {
+        size_t n_single = (size_t)steps[distance] - distance;
+
+        if (n_single > nbytes)
+            n_single = nbytes;
+        for (size_t i = 0; i < n_single; i++)
+            op[i] = from[i];
+        op += n_single; /* now steps[distance] ahead of `from` */
+        nbytes -= n_single;
+        room -= n_single;
+    }
+    if (room - nbytes < 16) {
         for (size_t i = 0; i < nbytes; i++)
             op[i] = from[i];
+    } else {
+        for (size_t i = 0; i < nbytes; i += 16)
+            memcpy(op + i, from + i, 16);
     }
 }
 

@@ -30,7 +30,8 @@ typedef struct scio_filter {
     uint16_t id;
     uint16_t flags;                   /* bit 0: optional */
     uint16_t n_client;                /* values kept, at most SCIO_MAX_CLIENT */
-    uint32_t client[SCIO_MAX_CLIENT]; /* the rest of a longer list is dropped; no known filter needs it */
+    uint32_t client[SCIO_MAX_CLIENT]; /* the rest of a longer list is dropped; no known filter needs
+                                         it */
     char name[32];                    /* as stored, cut; "" when absent: for messages only */
 } scio_filter;
 
@@ -47,22 +48,19 @@ bool scio_filter_is_supported(uint16_t id);
  * mask does not skip cannot be decoded. */
 SCIO_MUST_CHECK scio_status scio_pipeline_check(const scio_pipeline *pipeline, uint32_t filter_mask,
                                                 scio_error *err);
-/* Undoes the chain from last to first, skipping filter i where bit i of the mask is set.  The result
- * is exactly out_nbytes bytes in `out`, else ECORRUPT.  `in` and `out` must not overlap; `in` may be
- * used as scratch by nobody.  A chain of one deflate inflates straight into `out` (counted in
- * direct_chunks).  O(out_nbytes), scratch from `decoder`. */
-SCIO_MUST_CHECK scio_status scio_pipeline_decode(const scio_pipeline *pipeline, uint32_t filter_mask,
-                                                 scio_decoder *decoder, const void *in,
-                                                 size_t in_nbytes, void *out, size_t out_nbytes,
-                                                 scio_error *err);
+/* Undoes the chain from last to first, skipping filter i where bit i of the mask is set.  The
+ * result is exactly out_nbytes bytes in `out`, else ECORRUPT.  `in` and `out` must not overlap;
+ * `in` may be used as scratch by nobody.  A chain of one deflate inflates straight into `out`
+ * (counted in direct_chunks).  O(out_nbytes), scratch from `decoder`. */
+SCIO_MUST_CHECK scio_status scio_pipeline_decode(const scio_pipeline *pipeline,
+                                                 uint32_t filter_mask, scio_decoder *decoder,
+                                                 const void *in, size_t in_nbytes, void *out,
+                                                 size_t out_nbytes, scio_error *err);
 /* The same, but stops before undoing a shuffle that is the first filter of the chain: then
- * `*shuffle_itemsize_out` > 1 and `out` holds byte planes, so that the caller can fuse the unshuffle
- * with its cast; else it is 1 and `out` holds plain elements. */
-SCIO_MUST_CHECK scio_status scio_pipeline_decode_planes(const scio_pipeline *pipeline,
-                                                        uint32_t filter_mask, scio_decoder *decoder,
-                                                        const void *in, size_t in_nbytes, void *out,
-                                                        size_t out_nbytes,
-                                                        size_t *shuffle_itemsize_out,
-                                                        scio_error *err);
+ * `*shuffle_itemsize_out` > 1 and `out` holds byte planes, so that the caller can fuse the
+ * unshuffle with its cast; else it is 1 and `out` holds plain elements. */
+SCIO_MUST_CHECK scio_status scio_pipeline_decode_planes(
+    const scio_pipeline *pipeline, uint32_t filter_mask, scio_decoder *decoder, const void *in,
+    size_t in_nbytes, void *out, size_t out_nbytes, size_t *shuffle_itemsize_out, scio_error *err);
 
 #endif

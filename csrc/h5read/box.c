@@ -1,7 +1,7 @@
 /* Boxes of elements between two row-major arrays.
  *
- * Trailing axes that the box covers wholly in both arrays make one run with the axis before them, so
- * that a range of whole rows is a single run whatever its rank.  Axes of one step drop out. */
+ * Trailing axes that the box covers wholly in both arrays make one run with the axis before them,
+ * so that a range of whole rows is a single run whatever its rank.  Axes of one step drop out. */
 #include "h5read/dataset_internal.h"
 
 #include <string.h>

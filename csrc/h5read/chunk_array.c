@@ -91,9 +91,9 @@ scio_h5_elements_pages(const scio_h5_elements *elements, uint64_t address, uint6
         scio_cursor cursor;
 
         if (is_bit_set(bitmap, first_bit + i_page)) {
-            SCIO_TRY(scio_h5_sink_checked_block(
-                elements->sink, address, n_here * elements->element_nbytes + CHECKSUM_NBYTES, NULL,
-                0, "chunk index page", &cursor, err));
+            SCIO_TRY(scio_h5_sink_checked_block(elements->sink, address,
+                                                n_here * elements->element_nbytes + CHECKSUM_NBYTES,
+                                                NULL, 0, "chunk index page", &cursor, err));
             SCIO_TRY(scio_h5_elements_take(elements, &cursor, i_first, n_here, err));
         }
         i_first += n_here;
@@ -141,10 +141,9 @@ check_n_items(const scio_h5_elements *elements, uint64_t n_items, scio_error *er
     const scio_h5_superblock *sb = scio_h5_file_superblock(elements->sink->dataset->file);
 
     if (n_items > sb->end / elements->element_nbytes)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "chunk index: %llu elements of %zu bytes in a file of %llu bytes",
-                         (unsigned long long)n_items, elements->element_nbytes,
-                         (unsigned long long)sb->end);
+        return scio_fail(
+            err, SCIO_ECORRUPT, "chunk index: %llu elements of %zu bytes in a file of %llu bytes",
+            (unsigned long long)n_items, elements->element_nbytes, (unsigned long long)sb->end);
     return SCIO_OK;
 }
 

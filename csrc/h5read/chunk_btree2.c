@@ -37,8 +37,7 @@ scio_h5_walk_btree2(scio_h5_sink *sink, scio_error *err)
     const scio_h5_dataset *dataset = sink->dataset;
     const size_t address_nbytes = scio_h5_file_superblock(dataset->file)->offset_nbytes;
     record_reader reader = {sink, scio_h5_is_filtered(dataset), scio_h5_size_width(dataset)};
-    const size_t record_nbytes = address_nbytes +
-                                 (reader.is_filtered ? reader.size_width + 4 : 0) +
+    const size_t record_nbytes = address_nbytes + (reader.is_filtered ? reader.size_width + 4 : 0) +
                                  (size_t)8 * dataset->space.rank;
 
     return scio_h5_btree2_walk(dataset->file, sink->layout->address,

@@ -4,12 +4,13 @@
 
 #include <string.h>
 
-#define ROWS_NBYTES ((uint64_t)256 << 10) /* units of compact and contiguous data are about this */
+#define ROWS_NBYTES ((uint64_t)256 << 10) /* units of compact and contiguous data are about this   \
+                                           */
 
 static const char *const INDEX_NAMES[] = {
-    [SCIO_H5_INDEX_NONE] = "none",         [SCIO_H5_INDEX_BTREE1] = "btree1",
-    [SCIO_H5_INDEX_SINGLE] = "single",     [SCIO_H5_INDEX_IMPLICIT] = "implicit",
-    [SCIO_H5_INDEX_FIXED] = "fixed",       [SCIO_H5_INDEX_EXTENSIBLE] = "extensible",
+    [SCIO_H5_INDEX_NONE] = "none",     [SCIO_H5_INDEX_BTREE1] = "btree1",
+    [SCIO_H5_INDEX_SINGLE] = "single", [SCIO_H5_INDEX_IMPLICIT] = "implicit",
+    [SCIO_H5_INDEX_FIXED] = "fixed",   [SCIO_H5_INDEX_EXTENSIBLE] = "extensible",
     [SCIO_H5_INDEX_BTREE2] = "btree2",
 };
 
@@ -54,7 +55,8 @@ read_layout(scio_h5_dataset *dataset, const scio_h5_header *header, scio_error *
     if ((message->flags & 2) != 0)
         return scio_fail(err, SCIO_ECORRUPT, "the layout message is flagged shared");
     if (scio_h5_header_find(header, SCIO_H5_MSG_EXTERNAL_FILES) != NULL)
-        return scio_fail(err, SCIO_EUNSAFE, "external file storage: its elements lie in other files");
+        return scio_fail(err, SCIO_EUNSAFE,
+                         "external file storage: its elements lie in other files");
     SCIO_TRY(scio_h5_layout_parse(dataset->file, message, layout, err));
     dataset->layout = layout->layout;
     dataset->index_name = INDEX_NAMES[layout->index];
@@ -130,10 +132,9 @@ check_chunked(const scio_h5_dataset *dataset, scio_error *err)
         return scio_fail(err, SCIO_ECORRUPT, "chunks of rank %u in a dataspace of rank %u",
                          layout->n_chunk_dims, dataset->space.rank);
     if (layout->element_nbytes != dataset->type->itemsize)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "layout message: elements of %llu bytes, the type has %lu",
-                         (unsigned long long)layout->element_nbytes,
-                         (unsigned long)dataset->type->itemsize);
+        return scio_fail(
+            err, SCIO_ECORRUPT, "layout message: elements of %llu bytes, the type has %lu",
+            (unsigned long long)layout->element_nbytes, (unsigned long)dataset->type->itemsize);
     return SCIO_OK;
 }
 

@@ -35,8 +35,8 @@ typedef enum scio_h5_index {
 typedef struct scio_h5_layout_message {
     unsigned version;
     scio_h5_layout layout;
-    uint64_t address; /* data, or the chunk index; SCIO_H5_UNDEFINED = nothing was written */
-    uint64_t nbytes;  /* contiguous: stored bytes; UINT64_MAX = not said (versions 1 and 2) */
+    uint64_t address;       /* data, or the chunk index; SCIO_H5_UNDEFINED = nothing was written */
+    uint64_t nbytes;        /* contiguous: stored bytes; UINT64_MAX = not said (versions 1 and 2) */
     const uint8_t *compact; /* borrowed from the message */
     size_t compact_nbytes;
     uint64_t compact_position; /* absolute */
@@ -49,15 +49,15 @@ typedef struct scio_h5_layout_message {
     bool is_single_filtered;
     uint64_t single_nbytes; /* index SINGLE with filters: stored bytes and mask */
     uint32_t single_mask;
-    unsigned page_bits; /* FIXED, EXTENSIBLE */
+    unsigned page_bits;                                              /* FIXED, EXTENSIBLE */
     unsigned max_bits, n_index_elements, min_pointers, min_elements; /* EXTENSIBLE */
 } scio_h5_layout_message;
 
 SCIO_MUST_CHECK scio_status scio_h5_layout_parse(const scio_h5_file *file,
                                                  const scio_h5_message *message,
                                                  scio_h5_layout_message *out, scio_error *err);
-/* The fill value from the messages 05 or, without one, 04; `*fill_out` = itemsize bytes, or NULL when
- * it is undefined, absent or all zeros. */
+/* The fill value from the messages 05 or, without one, 04; `*fill_out` = itemsize bytes, or NULL
+ * when it is undefined, absent or all zeros. */
 SCIO_MUST_CHECK scio_status scio_h5_fill_parse(const scio_h5_header *header, size_t itemsize,
                                                uint8_t **fill_out, scio_error *err);
 SCIO_MUST_CHECK scio_status scio_h5_pipeline_parse(const scio_h5_message *message,
@@ -108,14 +108,14 @@ typedef struct scio_h5_sink {
 /* The chunk at scaled[rank] (offset / chunk dim).  An undefined address and chunks outside the grid
  * are left out; sizes, range and repetition are checked. */
 SCIO_MUST_CHECK scio_status scio_h5_sink_add(scio_h5_sink *sink, const uint64_t *scaled,
-                                             uint64_t address, uint64_t nbytes, uint32_t filter_mask,
-                                             scio_error *err);
+                                             uint64_t address, uint64_t nbytes,
+                                             uint32_t filter_mask, scio_error *err);
 /* Reads a block of the index; `*out` is valid until the next call. */
 SCIO_MUST_CHECK scio_status scio_h5_sink_block(scio_h5_sink *sink, uint64_t address,
                                                uint64_t nbytes, const char *what, scio_cursor *out,
                                                scio_error *err);
-/* As above for a block that ends in a checksum (checked; the cursor ends before it) and starts with a
- * signature, version 0 and, when client < 256, that client id (all taken). */
+/* As above for a block that ends in a checksum (checked; the cursor ends before it) and starts with
+ * a signature, version 0 and, when client < 256, that client id (all taken). */
 SCIO_MUST_CHECK scio_status scio_h5_sink_checked_block(scio_h5_sink *sink, uint64_t address,
                                                        uint64_t nbytes, const char *signature,
                                                        unsigned client, const char *what,
@@ -130,9 +130,10 @@ scio_h5_is_filtered(const scio_h5_dataset *dataset)
  * the maximum dims, an unlimited dimension moved to the front. */
 typedef struct scio_h5_linear {
     unsigned rank;
-    unsigned axes[SCIO_H5_MAX_RANK];    /* slowest first */
-    uint64_t extents[SCIO_H5_MAX_RANK]; /* chunks along axes[k]; of the current dims when unlimited */
-    uint64_t n_chunks;                  /* product; UINT64_MAX when that overflows */
+    unsigned axes[SCIO_H5_MAX_RANK]; /* slowest first */
+    uint64_t
+        extents[SCIO_H5_MAX_RANK]; /* chunks along axes[k]; of the current dims when unlimited */
+    uint64_t n_chunks;             /* product; UINT64_MAX when that overflows */
 } scio_h5_linear;
 
 /* ECORRUPT when another number of unlimited dimensions than n_unlimited is declared. */
@@ -223,8 +224,8 @@ SCIO_MUST_CHECK scio_status scio_h5_memory_ensure(scio_h5_memory *memory, uint64
 /* `stored` is NULL for units that were never written.  Errors get the unit's context. */
 typedef scio_status (*scio_h5_stored_fn)(void *context, const scio_h5_entry *entry,
                                          const uint8_t *stored, scio_error *err);
-/* Hands the stored bytes of n_entries units to `visit` in order, neighbours on disk by one read, after
- * a check of their sizes. */
+/* Hands the stored bytes of n_entries units to `visit` in order, neighbours on disk by one read,
+ * after a check of their sizes. */
 SCIO_MUST_CHECK scio_status scio_h5_fetch(const scio_h5_dataset *dataset,
                                           const scio_h5_entry *entries, size_t n_entries,
                                           scio_h5_scratch *scratch, scio_h5_stored_fn visit,
@@ -232,8 +233,8 @@ SCIO_MUST_CHECK scio_status scio_h5_fetch(const scio_h5_dataset *dataset,
 /* Bytes of a compact or contiguous dataset whose storage is not a hole. */
 SCIO_MUST_CHECK scio_status scio_h5_plain_read(const scio_h5_dataset *dataset, uint64_t offset,
                                                size_t nbytes, void *dst, scio_error *err);
-/* The bytes of a written unit, as scio_h5_fetch gives them, decoded into out[unit_nbytes].  shuffle_itemsize_out NULL = always
- * plain elements; else as scio_pipeline_decode_planes. */
+/* The bytes of a written unit, as scio_h5_fetch gives them, decoded into out[unit_nbytes].
+ * shuffle_itemsize_out NULL = always plain elements; else as scio_pipeline_decode_planes. */
 SCIO_MUST_CHECK scio_status scio_h5_unit_decode(const scio_h5_dataset *dataset,
                                                 const scio_h5_unit *unit, const uint8_t *stored,
                                                 scio_decoder *decoder, void *out,

@@ -1,4 +1,5 @@
-/* From stored bytes to decoded units: coalesced reads, per-thread memory, the filters of one chunk. */
+/* From stored bytes to decoded units: coalesced reads, per-thread memory, the filters of one chunk.
+ */
 #include "base/mem.h"
 #include "base/stats.h"
 #include "h5read/dataset_internal.h"
@@ -10,9 +11,9 @@
 #define FILE_RUN_NBYTES ((uint64_t)1 << 20)
 #define REMOTE_RUN_NBYTES ((uint64_t)8 << 20)
 
-#define DEFLATE_MAX_RATIO 1032 /* 258 bytes from 2 bits */
+#define DEFLATE_MAX_RATIO 1032              /* 258 bytes from 2 bits */
 #define FILL_STEP_NBYTES ((size_t)16 << 10) /* stays in the L1 cache */
-#define DATA_ALIGNMENT 16      /* of what visitors get */
+#define DATA_ALIGNMENT 16                   /* of what visitors get */
 
 /* ---- memory of one thread ---- */
 
@@ -121,8 +122,7 @@ check_sizes(const scio_h5_dataset *dataset, const scio_h5_unit *unit, uint64_t e
     if (unit->position == SCIO_H5_UNDEFINED)
         return SCIO_OK;
     if (unit->is_raw && unit->nbytes != expected)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "%llu bytes are stored without filters, expected %llu",
+        return scio_fail(err, SCIO_ECORRUPT, "%llu bytes are stored without filters, expected %llu",
                          (unsigned long long)unit->nbytes, (unsigned long long)expected);
     if (decoded_bound(&dataset->pipeline, unit) < expected)
         return scio_fail(err, SCIO_ECORRUPT, "%llu stored bytes cannot decode to %llu",
@@ -149,7 +149,8 @@ typedef struct run {
     uint64_t start, nbytes;
 } run;
 
-/* Units that lie in the file in the order in which they come, with small gaps; holes are no obstacle. */
+/* Units that lie in the file in the order in which they come, with small gaps; holes are no
+ * obstacle. */
 static run
 find_run(const scio_h5_entry *entries, size_t n_entries, size_t i_first, uint64_t max_nbytes)
 {
@@ -262,7 +263,8 @@ void
 scio_h5_fill_items(void *dst, const void *item, size_t itemsize, size_t n_items)
 {
     const size_t nbytes = n_items * itemsize;
-    const size_t step = itemsize < FILL_STEP_NBYTES ? FILL_STEP_NBYTES / itemsize * itemsize : itemsize;
+    const size_t step =
+        itemsize < FILL_STEP_NBYTES ? FILL_STEP_NBYTES / itemsize * itemsize : itemsize;
     size_t done = itemsize;
     uint8_t *to = dst;
 

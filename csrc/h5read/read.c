@@ -15,8 +15,7 @@ check_box(const scio_h5_dataset *dataset, const uint64_t *start, const uint64_t 
 
     for (unsigned k = 0; k < space->rank; k++) {
         if (start[k] > space->dims[k] || count[k] > space->dims[k] - start[k])
-            return scio_fail(err, SCIO_ERANGE,
-                             "%llu items from %llu on of axis %u, which has %llu",
+            return scio_fail(err, SCIO_ERANGE, "%llu items from %llu on of axis %u, which has %llu",
                              (unsigned long long)count[k], (unsigned long long)start[k], k,
                              (unsigned long long)space->dims[k]);
         n_items *= count[k]; /* at most the dataset's elements, or 0 in the end */
@@ -64,10 +63,9 @@ check_nbytes(const scio_h5_reading *reading, uint64_t n_items, size_t out_nbytes
     uint64_t nbytes = 0;
 
     if (!scio_mul_u64(n_items, reading->dst_itemsize, &nbytes) || nbytes > limit)
-        return scio_fail(err, SCIO_EUNSAFE,
-                         "%llu items of %zu bytes, the limit element_nbytes is %llu",
-                         (unsigned long long)n_items, reading->dst_itemsize,
-                         (unsigned long long)limit);
+        return scio_fail(
+            err, SCIO_EUNSAFE, "%llu items of %zu bytes, the limit element_nbytes is %llu",
+            (unsigned long long)n_items, reading->dst_itemsize, (unsigned long long)limit);
     if (nbytes != out_nbytes)
         return scio_fail(err, SCIO_EINVAL, "the result has %zu bytes, expected %llu", out_nbytes,
                          (unsigned long long)nbytes);
@@ -212,8 +210,8 @@ scio_h5_dataset_read(scio_h5_dataset *dataset, const uint64_t *start, const uint
     if (n_items != 0)
         status = scio_h5_table_ensure(dataset, err);
     if (n_items != 0 && status == SCIO_OK)
-        status = is_hole(dataset) ? fill_all(&reading, n_items, err)
-                                  : run_jobs(&reading, options, err);
+        status =
+            is_hole(dataset) ? fill_all(&reading, n_items, err) : run_jobs(&reading, options, err);
     scio_mem_free(reading.fill);
     return status;
 }

@@ -1,8 +1,8 @@
 /* Boxes of chunked datasets.
  *
- * The touched chunks are cut into jobs of about JOB_NBYTES.  A chunk that is a contiguous piece of the
- * result, needs no cast and is read whole is decoded straight into it; others are decoded into the
- * slot's scratch, and the part that was asked for is copied or cast from there. */
+ * The touched chunks are cut into jobs of about JOB_NBYTES.  A chunk that is a contiguous piece of
+ * the result, needs no cast and is read whole is decoded straight into it; others are decoded into
+ * the slot's scratch, and the part that was asked for is copied or cast from there. */
 #include "base/stats.h"
 #include "h5read/dataset_internal.h"
 
@@ -11,8 +11,8 @@
 #define MAX_JOB_NBYTES ((uint64_t)2 << 20)
 #define MIN_JOB_NBYTES ((uint64_t)128 << 10)
 #define JOBS_PER_SLOT 8
-#define UNIT_COST_NBYTES 4096        /* of looking up and reading a chunk, in bytes decoded meanwhile */
-#define DIRECT_NBYTES (64 << 10)     /* unfiltered chunks from here on are read by a call each */
+#define UNIT_COST_NBYTES 4096    /* of looking up and reading a chunk, in bytes decoded meanwhile */
+#define DIRECT_NBYTES (64 << 10) /* unfiltered chunks from here on are read by a call each */
 #define MIN_CONVERT_RUN_ITEMS 64
 
 typedef struct placing {
@@ -172,8 +172,8 @@ place_stored(const placing *p, const scio_h5_unit *unit, const part *where, cons
         return place(p, where, stored, err);
     }
     SCIO_TRY(scio_h5_memory_ensure(decoded, dataset->unit_nbytes, err));
-    SCIO_TRY(scio_h5_unit_decode(dataset, unit, stored, p->scratch->decoder, decoded->data, NULL,
-                                 err));
+    SCIO_TRY(
+        scio_h5_unit_decode(dataset, unit, stored, p->scratch->decoder, decoded->data, NULL, err));
     return place(p, where, decoded->data, err);
 }
 

@@ -1,7 +1,7 @@
 /* Boxes of contiguous and compact datasets.
  *
- * A box is a number of runs that are contiguous in the file and in the result.  Long runs are cut into
- * pieces, one job each; short ones are put together, several to a job and to a read. */
+ * A box is a number of runs that are contiguous in the file and in the result.  Long runs are cut
+ * into pieces, one job each; short ones are put together, several to a job and to a read. */
 #include "h5read/dataset_internal.h"
 
 #include <string.h>
@@ -20,6 +20,12 @@ run_nbytes(const scio_h5_reading *reading)
     return reading->box.run_items * reading->src_itemsize;
 }
 
+static uint64_t
+piece_items(const scio_h5_reading *reading)
+{
+    return reading->src_itemsize < PIECE_NBYTES ? PIECE_NBYTES / reading->src_itemsize : 1;
+}
+
 size_t
 scio_h5_plain_jobs(scio_h5_reading *reading)
 {
@@ -29,7 +35,7 @@ scio_h5_plain_jobs(scio_h5_reading *reading)
     scio_h5_box_init(space->rank, reading->count, space->dims, reading->start, reading->count, NULL,
                      &reading->box);
     nbytes = run_nbytes(reading);
-    reading->pieces_per_run = (nbytes - 1) / PIECE_NBYTES + 1;
+    reading->pieces_per_run = (reading->box.run_items - 1) / piece_items(reading) + 1;
     reading->runs_per_job = nbytes < JOB_NBYTES ? JOB_NBYTES / (nbytes + RUN_COST_NBYTES) + 1 : 1;
     if (reading->pieces_per_run > 1)
         return (size_t)(reading->box.n_runs * reading->pieces_per_run);
@@ -47,8 +53,8 @@ read_items(const scio_h5_reading *reading, uint64_t src_at, uint64_t dst_at, uin
     const uint64_t step = itemsize < CAST_NBYTES ? CAST_NBYTES / itemsize : 1;
 
     if (reading->mode != SCIO_H5_MODE_CAST) {
-        SCIO_TRY(scio_h5_plain_read(dataset, src_at * itemsize, (size_t)n_items * itemsize, to,
-                                    err));
+        SCIO_TRY(
+            scio_h5_plain_read(dataset, src_at * itemsize, (size_t)n_items * itemsize, to, err));
         return scio_h5_convert(reading, to, to, (size_t)n_items, err);
     }
     SCIO_TRY(scio_h5_memory_ensure(&scratch->stored, step * itemsize, err));
@@ -118,23 +124,19 @@ read_runs(const scio_h5_reading *reading, uint64_t i_first, uint64_t i_end,
 static scio_status
 run_job(const scio_h5_reading *reading, size_t i_job, scio_h5_scratch *scratch, scio_error *err)
 {
-    const uint64_t run_items = reading->box.run_items;
-    const uint64_t piece_items =
-        reading->src_itemsize < PIECE_NBYTES ? PIECE_NBYTES / reading->src_itemsize : 1;
+    const uint64_t run_items = reading->box.run_items, n_items = piece_items(reading);
     uint64_t i_first, i_end, at, src_at, dst_at;
 
     if (reading->pieces_per_run == 1) {
         i_first = i_job * reading->runs_per_job;
         i_end = i_first + reading->runs_per_job;
-        return read_runs(reading, i_first, i_end < reading->box.n_runs ? i_end : reading->box.n_runs,
-                         scratch, err);
+        return read_runs(reading, i_first,
+                         i_end < reading->box.n_runs ? i_end : reading->box.n_runs, scratch, err);
     }
     scio_h5_box_run(&reading->box, i_job / reading->pieces_per_run, &src_at, &dst_at);
-    at = i_job % reading->pieces_per_run * piece_items;
-    if (at >= run_items)
-        return SCIO_OK;
+    at = i_job % reading->pieces_per_run * n_items;
     return read_items(reading, src_at + at, dst_at + at,
-                      run_items - at < piece_items ? run_items - at : piece_items, scratch, err);
+                      run_items - at < n_items ? run_items - at : n_items, scratch, err);
 }
 
 scio_status

@@ -22,8 +22,7 @@ static const scio_h5_unit HOLE = {SCIO_H5_UNDEFINED, 0, 0, false};
 static uint64_t
 max_dense_units(const scio_h5_dataset *dataset)
 {
-    const uint64_t n_units =
-        scio_h5_file_superblock(dataset->file)->end / LEAST_NBYTES_PER_CHUNK;
+    const uint64_t n_units = scio_h5_file_superblock(dataset->file)->end / LEAST_NBYTES_PER_CHUNK;
 
     if (n_units < FREE_DENSE_UNITS)
         return FREE_DENSE_UNITS;

@@ -248,12 +248,11 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, scio_row *
     const size_t s = planned->i_source;
     const scio_matrix *const matrix = store->matrices[s];
     int64_t sel0 = planned->sel0, sel1 = planned->sel1;
-    const char *memory = block->memory;
-    size_t data_offset = block->data_offset;
+    const char *memory;
+    size_t data_offset;
 
     memset(row, 0, sizeof *row);
     row->cell = scio_plan_cell(plan, entry->i_sel);
-    row->value_dtype = block->value_dtype;
     if (!matrix->is_in_file) {
         memory_row(matrix, row->cell - plan->first_cells[s], row);
         return;
@@ -263,6 +262,10 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, scio_row *
         (void)scio_plan_store_nbytes(plan, s, sel0, sel1, &data_offset);
         memory = block->zone;
         row->value_dtype = matrix->data_dtype;
+    } else { /* the interior may be gone already when a zone is used, so it is not looked at there */
+        memory = block->memory;
+        data_offset = block->data_offset;
+        row->value_dtype = block->value_dtype;
     }
     const size_t first = (size_t)scio_plan_items(plan, s, sel0, entry->i_sel);
     row->n_items = (size_t)scio_plan_items(plan, s, entry->i_sel, entry->i_sel + 1);

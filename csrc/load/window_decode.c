@@ -450,28 +450,28 @@ mark_broken(decode_context *decode, uint64_t i_unit, scio_error *err)
     return SCIO_OK;
 }
 
-/* Units [i_first, i_first + n_units); in skip mode around the broken ones. */
+/* Units [i_first, i_first + n_units).  In skip mode a run that fails goes on unit by unit, since the
+ * failure may be that of any of them. */
 static scio_status
 decode_run(decode_context *decode, uint64_t i_first, uint64_t n_units, scio_h5_scratch *scratch,
            scio_error *err)
 {
     const uint64_t i_end = i_first + n_units;
+    uint64_t n_once = n_units;
 
-    for (decode->i_next = i_first;;) {
+    for (decode->i_next = i_first; decode->i_next < i_end;) {
         scio_error failure = SCIO_ERROR_INIT;
-        const scio_status status =
-            scio_h5_dataset_decode(decode->dataset, decode->i_next, i_end - decode->i_next, false,
-                                   scratch, visit_unit, decode, &failure);
-        if (status == SCIO_OK)
-            return SCIO_OK;
-        if (!decode->store->is_skip_errors || !is_skippable(status)) {
+        const scio_status status = scio_h5_dataset_decode(decode->dataset, decode->i_next, n_once,
+                                                          false, scratch, visit_unit, decode, &failure);
+        if (status != SCIO_OK && (!decode->store->is_skip_errors || !is_skippable(status))) {
             scio_error_move(err, &failure);
             return status;
         }
-        SCIO_TRY(mark_broken(decode, decode->i_next, err));
-        if (++decode->i_next >= i_end)
-            return SCIO_OK;
+        if (status != SCIO_OK && n_once == 1)
+            SCIO_TRY(mark_broken(decode, decode->i_next++, err));
+        n_once = 1;
     }
+    return SCIO_OK;
 }
 
 /* How many units from i_first on make one read: needed ones, near each other in the file. */
@@ -543,13 +543,18 @@ scio_store_decode(scio_store *store, size_t i_block, unsigned which, scio_h5_scr
 int64_t
 scio_store_n_units(const scio_store *store, size_t i_block)
 {
+    const scio_plan *const plan = store->plan;
     const unsigned n_jobs = scio_store_n_jobs(store, i_block);
+    const bool is_all = plan->sel == NULL && plan->n_stream >= plan->n_sel &&
+                        store->first_window == 0; /* then every unit is needed */
     int64_t n_units = 0;
 
     for (unsigned which = 0; which < n_jobs; which++) {
         uint64_t begin, end;
         const decode_context decode = make_context(store, i_block, which, &begin, &end);
-        for (uint64_t i = begin; decode.n_targets > 0 && i < end; i++)
+        if (is_all)
+            n_units += (int64_t)((end - begin) * columns_of(&decode));
+        for (uint64_t i = begin; !is_all && decode.n_targets > 0 && i < end; i++)
             if (is_unit_needed(&decode, i))
                 n_units += (int64_t)columns_of(&decode);
     }

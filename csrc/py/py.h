@@ -32,6 +32,10 @@
 #define PY_SLOT(id, function) {(id), __extension__(void *)(function)}
 #define PY_METHOD(function) ((PyCFunction)(void (*)(void))(function))
 
+#ifndef SCIO_VERSION /* setup.py says it */
+#define SCIO_VERSION "0+unknown"
+#endif
+
 struct py_loader;
 
 /* What the module owns; one per interpreter that imported it. */
@@ -52,6 +56,19 @@ static inline py_state *
 py_state_of(PyObject *self)
 {
     return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* The same while an instance dies: the garbage collector may have cleared its type before. */
+static inline py_state *
+py_state_or_null(PyObject *self)
+{
+    PyObject *type, *value, *traceback;
+    py_state *state;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    state = PyType_GetModuleState(Py_TYPE(self));
+    PyErr_Restore(type, value, traceback);
+    return state;
 }
 
 /* --- pyerror.c: the only place that raises */
@@ -116,13 +133,14 @@ typedef enum py_kind {
     PY_THREADS, /* size_t; -1 = SIZE_MAX */
     PY_SHAPE,   /* int64_t[2], neither negative */
     PY_CHOICE,  /* int: position in `choices` */
-    PY_ARRAY    /* py_view; None leaves it absent when the parameter is optional */
+    PY_ARRAY    /* py_view */
 } py_kind;
 
 typedef struct py_param {
     const char *name;
     py_kind kind;
-    bool is_optional; /* `out` keeps its value when the argument is absent (arrays: or None) */
+    bool is_optional; /* may be absent: `out` keeps its value */
+    bool is_nullable; /* PY_ARRAY: may be None, which leaves the view absent */
     bool is_named;    /* a positional parameter that may also be given by name */
     void *out;
     const char *const *choices; /* PY_CHOICE: ends with NULL */
@@ -208,6 +226,8 @@ extern PyMethodDef py_csr_methods[], py_collate_methods[], py_info_methods[], py
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
 scio_h5_file *py_file_borrow(py_file *self);
+/* py_raise with the name of the file in front, unless the message has it already. */
+PyObject *py_file_raise(const py_file *self, const py_state *state, scio_error *err);
 /* Follows a path from the root.  Called without the GIL. */
 scio_status py_file_resolve(scio_h5_file *file, const char *path, uint64_t *address_out,
                             scio_error *err);

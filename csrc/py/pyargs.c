@@ -245,7 +245,7 @@ convert(const py_state *state, const py_param *param, PyObject *object)
     case PY_CHOICE:
         return convert_choice(state, param, object);
     case PY_ARRAY:
-        if (param->is_optional && object == Py_None)
+        if (param->is_nullable && object == Py_None)
             return 0;
         return py_view_from(state, object, param->name, param->rank, param->dtype, param->out);
     }

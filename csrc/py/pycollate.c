@@ -137,7 +137,7 @@ py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS])
         {.name = "log1p", .kind = PY_BOOL, .out = &spec->c.is_log1p},
         {.name = "id_mask",
          .kind = PY_ARRAY,
-         .is_optional = true,
+         .is_nullable = true,
          .out = &spec->id_mask,
          .rank = 1,
          .dtype = SCIO_U8},

@@ -42,7 +42,7 @@ typedef struct csr_args {
 
 /* (data, indices, indptr[, rows], /, *, shape[, level]) */
 static int
-parse_csr(const py_state *state, const char *function, bool is_data_optional, bool has_rows,
+parse_csr(const py_state *state, const char *function, bool is_data_nullable, bool has_rows,
           const char *const *levels, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames,
           csr_args *out)
 {
@@ -53,7 +53,7 @@ parse_csr(const py_state *state, const char *function, bool is_data_optional, bo
     };
     size_t n_params = 3, n_positional;
 
-    params[0].is_optional = is_data_optional;
+    params[0].is_nullable = is_data_nullable;
     if (has_rows)
         params[n_params++] = (py_param){
             .name = "rows", .kind = PY_ARRAY, .out = &out->rows, .rank = 1, .dtype = SCIO_I64};

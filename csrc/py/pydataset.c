@@ -29,6 +29,17 @@ is_callback(const py_dataset *self)
     return self->file != NULL && ((const py_file *)self->file)->callback != NULL;
 }
 
+/* With the name of the file, as long as it is known. */
+static PyObject *
+raise_from(py_dataset *self, scio_error *err)
+{
+    const py_state *const state = py_state_of((PyObject *)self);
+
+    if (self->file == NULL)
+        return py_raise(state, err);
+    return py_file_raise((const py_file *)self->file, state, err);
+}
+
 PyObject *
 py_dataset_make(py_state *state, py_file *file, scio_h5_dataset *dataset)
 {
@@ -232,7 +243,7 @@ load_units(py_dataset *self)
     if (py_check_pid(self->pid, "scio._core.Dataset") < 0)
         return NULL;
     if (py_call(run_units, &call, is_callback(self), &err) != SCIO_OK)
-        py_raise(py_state_of((PyObject *)self), &err);
+        raise_from(self, &err);
     return call.units;
 }
 
@@ -358,7 +369,7 @@ read_box(py_dataset *self, read_call *call, scio_dtype dtype, size_t itemsize)
 
     if (py_call(run_read, call, is_long, &err) != SCIO_OK) {
         scio_buf_release(call->out);
-        return py_raise(py_state_of((PyObject *)self), &err);
+        return raise_from(self, &err);
     }
     for (unsigned i = 0; i < rank; i++)
         dims[i] = (npy_intp)call->count[i];

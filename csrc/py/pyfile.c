@@ -27,6 +27,16 @@ py_file_borrow(py_file *self)
     return scio_h5_file_retain(self->file);
 }
 
+PyObject *
+py_file_raise(const py_file *self, const py_state *state, scio_error *err)
+{
+    const char *const name = PyErr_Occurred() ? NULL : PyUnicode_AsUTF8(self->name);
+
+    if (name != NULL && strstr(err->message, name) == NULL)
+        scio_context(err, "%s", name);
+    return py_raise(state, err);
+}
+
 scio_status
 py_file_resolve(scio_h5_file *file, const char *path, uint64_t *address_out, scio_error *err)
 {
@@ -204,7 +214,7 @@ file_check_unchanged(PyObject *op, PyObject *Py_UNUSED(ignored))
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_raise(py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), &err);
     Py_RETURN_NONE;
 }
 
@@ -241,7 +251,7 @@ file_address(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     return status == SCIO_OK ? PyLong_FromUnsignedLongLong(address)
-                             : py_raise(py_state_of(op), &err);
+                             : py_file_raise((py_file *)op, py_state_of(op), &err);
 }
 
 static const char *const kind_names[] = {
@@ -270,7 +280,7 @@ file_kind(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         status = scio_h5_kind_get(file, address, &kind, &err);
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? py_text(kind_names[kind]) : py_raise(py_state_of(op), &err);
+    return status == SCIO_OK ? py_text(kind_names[kind]) : py_file_raise((py_file *)op, py_state_of(op), &err);
 }
 
 static PyObject *
@@ -340,7 +350,7 @@ file_links(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_raise(py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), &err);
     result = links_list(&links);
     scio_h5_links_clear(&links);
     return result;
@@ -366,7 +376,7 @@ file_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     return status == SCIO_OK ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
-                             : py_raise(py_state_of(op), &err);
+                             : py_file_raise((py_file *)op, py_state_of(op), &err);
 }
 
 /* --- attributes and types */
@@ -393,7 +403,7 @@ file_attr_names(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_raise(py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), &err);
     list = PyList_New((Py_ssize_t)n_names);
     for (size_t i = 0; list != NULL && i < n_names; i++) {
         PyObject *const name = py_text(names[i]);
@@ -474,7 +484,7 @@ file_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_raise(state, &err);
+        return py_file_raise(self, state, &err);
     result = attr_tuple(state, &attr);
     scio_h5_attr_clear(&attr);
     return result;
@@ -522,7 +532,7 @@ file_type(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_raise(py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), &err);
     owner = py_type_owner(type);
     if (owner == NULL)
         return NULL;
@@ -594,7 +604,7 @@ file_vlen(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     Py_END_ALLOW_THREADS
     Py_DECREF(capsule);
     return status == SCIO_OK ? vlen_tuple(offsets, payload, (int64_t)records.dims[0])
-                             : py_raise(state, &err);
+                             : py_file_raise((py_file *)op, state, &err);
 }
 
 static PyObject *

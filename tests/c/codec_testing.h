@@ -338,8 +338,7 @@ bench_check_truncations(bench *b)
 
     for (size_t n = 0; n < f->stored_nbytes; n++) {
         size_t out_nbytes = 0;
-        const scio_status status =
-            bench_decode(b, f->stored, n, f->raw_nbytes, &out_nbytes, NULL);
+        const scio_status status = bench_decode(b, f->stored, n, f->raw_nbytes, &out_nbytes, NULL);
 
         if (status == SCIO_OK && out_nbytes == f->raw_nbytes)
             printf("%s: %zu of %zu bytes are enough\n", f->name, n, f->stored_nbytes);
@@ -347,7 +346,8 @@ bench_check_truncations(bench *b)
     }
 }
 
-/* Damaged bytes give an error or some bytes, never a fault, never another result the second time. */
+/* Damaged bytes give an error or some bytes, never a fault, never another result the second time.
+ */
 static inline void
 bench_check_flips(bench *b, size_t n_rounds)
 {

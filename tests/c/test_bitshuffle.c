@@ -110,7 +110,8 @@ TEST(bitshuffle_refuses_containers_that_break_a_rule)
     check_refused(client, 5, s, 12, 31, SCIO_ECORRUPT, "announces 32 bytes, at most 31");
     check_refused(client, 5, s, 15, 32, SCIO_ECORRUPT, "cut at byte 12");
     store_be32(s + 12, 17);
-    check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT, "block at byte 12 has 17 bytes, 16 are left");
+    check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT,
+                  "block at byte 12 has 17 bytes, 16 are left");
     s[7] = 30;
     check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT, "30 bytes are no whole number");
     s[7] = 32;
@@ -122,7 +123,8 @@ TEST(bitshuffle_refuses_containers_that_break_a_rule)
     check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT, "blocks of 34 bytes");
     s[11] = 32;
     s[7] = 28; /* fewer than 8 elements: raw behind the header */
-    check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT, "20 bytes behind the last block, expected 28");
+    check_refused(client, 5, s, 32, 32, SCIO_ECORRUPT,
+                  "20 bytes behind the last block, expected 28");
 }
 
 TEST(bitshuffle_takes_element_sizes_near_the_limit_of_32_bits)
@@ -134,8 +136,7 @@ TEST(bitshuffle_takes_element_sizes_near_the_limit_of_32_bits)
 
     check_refused(client, 5, in, 64, 64, SCIO_ECORRUPT, "64 bytes are no whole number");
     CHECK(scio_decoder_new(&decoder, NULL) == SCIO_OK);
-    CHECK(scio_bitshuffle_decode(decoder, client, 5, in, 0, NULL, 0, &out_nbytes, NULL) ==
-          SCIO_OK);
+    CHECK(scio_bitshuffle_decode(decoder, client, 5, in, 0, NULL, 0, &out_nbytes, NULL) == SCIO_OK);
     CHECK(out_nbytes == 0);
     scio_decoder_free(decoder);
 }

@@ -245,7 +245,8 @@ TEST(blosc_refuses_each_broken_rule_of_the_blocks)
     check_refused(&c, 6, SCIO_ECORRUPT, "6 blocks cannot start in 38 bytes");
     c = two_blocks();
     store_le32(c.bytes + 16, 23); /* inside the table of starts */
-    check_refused(&c, 6, SCIO_ECORRUPT, "block 0 of 2: Blosc: starts at byte 23, expected 24 to 38");
+    check_refused(&c, 6, SCIO_ECORRUPT,
+                  "block 0 of 2: Blosc: starts at byte 23, expected 24 to 38");
     store_le32(c.bytes + 16, 0xffffffff);
     check_refused(&c, 6, SCIO_ECORRUPT, "starts at byte 4294967295");
     store_le32(c.bytes + 16, 35);
@@ -334,28 +335,68 @@ check_blosclz(const char *stored, size_t stored_nbytes, size_t capacity, const c
 TEST(blosclz_items_follow_the_format)
 {
     check_blosclz("", 0, 0, "");
-    check_blosclz("\x02" "abc", 4, 3, "abc");
-    check_blosclz("\xe2" "abc", 4, 3, "abc"); /* the top bits of the first control mean nothing */
-    check_blosclz("\x00" "a\x20\x00", 4, 4, "aaaa"); /* length 1 + 2 */
-    check_blosclz("\x00" "a\xc0\x00", 4, 9, "aaaaaaaaa"); /* length 6 + 2 */
-    check_blosclz("\x00" "a\xe0\x00\x00", 5, 10, "aaaaaaaaaa"); /* length 7 + 2 + 0 */
-    check_blosclz("\x01" "ab\xe0\x01\x01" "\x00" "c", 8, 13, "abababababab" "c");
-    check_blosclz("\x03" "abcd\x20\x03", 7, 7, "abcdabc");
+    check_blosclz("\x02"
+                  "abc",
+                  4, 3, "abc");
+    check_blosclz("\xe2"
+                  "abc",
+                  4, 3, "abc"); /* the top bits of the first control mean nothing */
+    check_blosclz("\x00"
+                  "a\x20\x00",
+                  4, 4, "aaaa"); /* length 1 + 2 */
+    check_blosclz("\x00"
+                  "a\xc0\x00",
+                  4, 9, "aaaaaaaaa"); /* length 6 + 2 */
+    check_blosclz("\x00"
+                  "a\xe0\x00\x00",
+                  5, 10, "aaaaaaaaaa"); /* length 7 + 2 + 0 */
+    check_blosclz("\x01"
+                  "ab\xe0\x01\x01"
+                  "\x00"
+                  "c",
+                  8, 13,
+                  "abababababab"
+                  "c");
+    check_blosclz("\x03"
+                  "abcd\x20\x03",
+                  7, 7, "abcdabc");
 }
 
 TEST(blosclz_refuses_broken_items)
 {
-    check_blosclz("\x03" "abc", 4, 9, NULL);
-    check_blosclz("\x02" "abc", 4, 2, NULL);
-    check_blosclz("\x00" "a\x20", 3, 9, NULL);
-    check_blosclz("\x00" "a\xe0", 3, 99, NULL);
-    check_blosclz("\x00" "a\xe0\xff", 4, 999, NULL);
-    check_blosclz("\x00" "a\xe0\x00", 4, 99, NULL);
-    check_blosclz("\x00" "a\x20\x01", 4, 9, NULL);
-    check_blosclz("\x00" "a\x20\x00", 4, 3, NULL);
-    check_blosclz("\x00" "a\x3f\xff", 4, 9, NULL);
-    check_blosclz("\x00" "a\x3f\xff\x00", 5, 9, NULL);
-    check_blosclz("\x00" "a\x3f\xff\x00\x00", 6, 9, NULL);
+    check_blosclz("\x03"
+                  "abc",
+                  4, 9, NULL);
+    check_blosclz("\x02"
+                  "abc",
+                  4, 2, NULL);
+    check_blosclz("\x00"
+                  "a\x20",
+                  3, 9, NULL);
+    check_blosclz("\x00"
+                  "a\xe0",
+                  3, 99, NULL);
+    check_blosclz("\x00"
+                  "a\xe0\xff",
+                  4, 999, NULL);
+    check_blosclz("\x00"
+                  "a\xe0\x00",
+                  4, 99, NULL);
+    check_blosclz("\x00"
+                  "a\x20\x01",
+                  4, 9, NULL);
+    check_blosclz("\x00"
+                  "a\x20\x00",
+                  4, 3, NULL);
+    check_blosclz("\x00"
+                  "a\x3f\xff",
+                  4, 9, NULL);
+    check_blosclz("\x00"
+                  "a\x3f\xff\x00",
+                  5, 9, NULL);
+    check_blosclz("\x00"
+                  "a\x3f\xff\x00\x00",
+                  6, 9, NULL);
 }
 
 TEST(blosclz_reaches_back_8192_bytes_and_more)
@@ -421,8 +462,9 @@ fill(uint8_t *raw, size_t nbytes, random_source *r)
     }
 }
 
-/* Makes one chunk with random settings and decodes it; false when libblosc cannot read it back itself
- * (1.21.3 with BLOSC_ALWAYS_SPLIT splits blocks that its own decoder takes for whole ones). */
+/* Makes one chunk with random settings and decodes it; false when libblosc cannot read it back
+ * itself (1.21.3 with BLOSC_ALWAYS_SPLIT splits blocks that its own decoder takes for whole ones).
+ */
 static bool
 check_against_library(random_source *r, const char *codec)
 {
@@ -462,12 +504,13 @@ check_against_library(random_source *r, const char *codec)
 
 TEST(blosc_decodes_whatever_the_library_encodes)
 {
-    static const char *const codecs[] = {"blosclz", "zlib",
+    static const char *const codecs[] = {
+        "blosclz", "zlib",
 #ifdef SCIO_HAVE_LZ4
-                                         "lz4",     "lz4hc",
+        "lz4",     "lz4hc",
 #endif
 #ifdef SCIO_HAVE_ZSTD
-                                         "zstd",
+        "zstd",
 #endif
     };
     const size_t n_codecs = sizeof codecs / sizeof codecs[0], n_rounds = 1500;

@@ -16,9 +16,8 @@ TEST(lz4_gives_what_the_filter_stored)
 }
 
 /* A container of two raw blocks, 4 bytes and 3 bytes. */
-static const uint8_t two_blocks[] = {0, 0, 0, 0,   0,   0,   0,   7, 0, 0, 0,   4,   0,
-                                     0, 0, 4, 'a', 'b', 'c', 'd', 0, 0, 0, 3,   'e', 'f',
-                                     'g'};
+static const uint8_t two_blocks[] = {0, 0, 0,   0,   0,   0,   0, 7, 0, 0, 0,   4,   0,  0,
+                                     0, 4, 'a', 'b', 'c', 'd', 0, 0, 0, 3, 'e', 'f', 'g'};
 
 static void
 check_refused(const uint8_t *stored, size_t stored_nbytes, size_t capacity, const char *message)

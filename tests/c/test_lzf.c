@@ -39,12 +39,20 @@ check_lzf(const uint8_t *stored, size_t stored_nbytes, size_t capacity, const ch
 
 TEST(lzf_literals_and_matches_follow_the_format)
 {
-    check_lzf((const uint8_t *)"\x02" "abc", 4, 3, "abc", NULL);
+    check_lzf((const uint8_t *)"\x02"
+                               "abc",
+              4, 3, "abc", NULL);
     /* distance 1, length 3 and length 9 + 2 */
-    check_lzf((const uint8_t *)"\x00" "a\x20\x00", 4, 4, "aaaa", NULL);
-    check_lzf((const uint8_t *)"\x00" "a\xe0\x02\x00", 5, 12, "aaaaaaaaaaaa", NULL);
+    check_lzf((const uint8_t *)"\x00"
+                               "a\x20\x00",
+              4, 4, "aaaa", NULL);
+    check_lzf((const uint8_t *)"\x00"
+                               "a\xe0\x02\x00",
+              5, 12, "aaaaaaaaaaaa", NULL);
     /* distance 2 overlaps its own output */
-    check_lzf((const uint8_t *)"\x01" "ab\x60\x01", 5, 7, "abababa", NULL);
+    check_lzf((const uint8_t *)"\x01"
+                               "ab\x60\x01",
+              5, 7, "abababa", NULL);
     check_lzf((const uint8_t *)"", 0, 0, "", NULL);
 }
 
@@ -75,16 +83,83 @@ TEST(lzf_copies_far_and_long_matches_exactly)
     free(expected);
 }
 
+/* Appends a random item to both the stream and, byte by byte, to what it means. */
+static void
+add_item(random_source *r, uint8_t *stored, size_t *n_stored, uint8_t *expected, size_t *n_made)
+{
+    size_t nbytes, distance;
+
+    if (*n_made == 0 || random_below(r, 2) == 0) {
+        nbytes = 1 + random_below(r, 32);
+        stored[(*n_stored)++] = (uint8_t)(nbytes - 1);
+        for (size_t k = 0; k < nbytes; k++)
+            stored[(*n_stored)++] = expected[(*n_made)++] = (uint8_t)random_below(r, 256);
+        return;
+    }
+    nbytes = 3 + random_below(r, random_below(r, 2) != 0 ? 262 : 9);
+    distance = 1 + random_below(r, random_below(r, 2) != 0 && *n_made > 40 ? 40 : *n_made);
+    if (distance > 8192)
+        distance = 8192;
+    stored[(*n_stored)++] = (uint8_t)((nbytes < 9 ? nbytes - 2 : 7) << 5 | (distance - 1) >> 8);
+    if (nbytes >= 9)
+        stored[(*n_stored)++] = (uint8_t)(nbytes - 9);
+    stored[(*n_stored)++] = (uint8_t)(distance - 1);
+    for (size_t k = 0; k < nbytes; k++, ++*n_made)
+        expected[*n_made] = expected[*n_made - distance];
+}
+
+TEST(lzf_means_the_same_as_copying_byte_by_byte)
+{
+    uint8_t *stored = malloc(20000), *expected = malloc(20000);
+    random_source r = {77, 0};
+
+    for (size_t round = 0; round < 4000; round++) {
+        const size_t n_items = 1 + random_below(&r, 60);
+        size_t n_stored = 0, n_made = 0, out_nbytes = 0;
+        guarded out;
+
+        for (size_t k = 0; k < n_items; k++)
+            add_item(&r, stored, &n_stored, expected, &n_made);
+        out = guarded_new(n_made + 20);
+        for (size_t n_room = 0; n_room < 20; n_room += 19) { /* at the limit, and below it */
+            uint8_t *to = guarded_end(&out, n_made + n_room);
+
+            memset(to, 0, n_made);
+            CHECK(scio_lzf_decode(stored, n_stored, to, n_made + n_room, &out_nbytes, NULL) ==
+                  SCIO_OK);
+            CHECK(out_nbytes == n_made && memcmp(to, expected, n_made) == 0);
+        }
+        guarded_free(&out);
+    }
+    free(stored);
+    free(expected);
+}
+
 TEST(lzf_refuses_each_broken_item_and_says_where)
 {
-    check_lzf((const uint8_t *)"\x03" "abc", 4, 9, NULL, "ends inside the item at byte 0");
-    check_lzf((const uint8_t *)"\x00" "a\x20", 3, 9, NULL, "ends inside the item at byte 2");
-    check_lzf((const uint8_t *)"\x00" "a\xe0", 3, 99, NULL, "ends inside the item at byte 2");
-    check_lzf((const uint8_t *)"\x00" "a\xe0\x01", 4, 99, NULL, "ends inside the item at byte 2");
-    check_lzf((const uint8_t *)"\x00" "a\x20\x01", 4, 9, NULL,
-              "match at byte 2 goes back 2 bytes, only 1 exist");
+    check_lzf((const uint8_t *)"\x03"
+                               "abc",
+              4, 9, NULL, "ends inside the item at byte 0");
+    check_lzf((const uint8_t *)"\x00"
+                               "a\x20",
+              3, 9, NULL, "ends inside the item at byte 2");
+    check_lzf((const uint8_t *)"\x00"
+                               "a\xe0",
+              3, 99, NULL, "ends inside the item at byte 2");
+    check_lzf((const uint8_t *)"\x00"
+                               "a\xe0\x01",
+              4, 99, NULL, "ends inside the item at byte 2");
+    check_lzf((const uint8_t *)"\x00"
+                               "a\x20\x01",
+              4, 9, NULL, "match at byte 2 goes back 2 bytes, only 1 exist");
     check_lzf((const uint8_t *)"\x20\x00", 2, 9, NULL, "goes back 1 bytes, only 0 exist");
-    check_lzf((const uint8_t *)"\x02" "abc", 4, 2, NULL, "runs past the 2 bytes expected");
-    check_lzf((const uint8_t *)"\x00" "a\x20\x00", 4, 3, NULL, "runs past the 3 bytes expected");
-    check_lzf((const uint8_t *)"\x00" "a", 2, 0, NULL, "runs past the 0 bytes expected");
+    check_lzf((const uint8_t *)"\x02"
+                               "abc",
+              4, 2, NULL, "runs past the 2 bytes expected");
+    check_lzf((const uint8_t *)"\x00"
+                               "a\x20\x00",
+              4, 3, NULL, "runs past the 3 bytes expected");
+    check_lzf((const uint8_t *)"\x00"
+                               "a",
+              2, 0, NULL, "runs past the 0 bytes expected");
 }

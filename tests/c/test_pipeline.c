@@ -4,6 +4,7 @@
 #include "base/stats.h"
 
 #include <libdeflate.h>
+#include <pthread.h>
 
 static scio_status
 decode_pipeline(const fixture *f, scio_decoder *decoder, const uint8_t *in, size_t in_nbytes,
@@ -14,8 +15,8 @@ decode_pipeline(const fixture *f, scio_decoder *decoder, const uint8_t *in, size
                                 out_capacity, err);
 }
 
-/* Whether this build has the libraries: the check knows, but for Blosc's inner codec, which only the
- * chunk tells. */
+/* Whether this build has the libraries: the check knows, but for Blosc's inner codec, which only
+ * the chunk tells. */
 static bool
 is_built(const fixture *f)
 {
@@ -70,8 +71,8 @@ TEST(pipeline_gives_the_same_bytes_in_a_decoder_that_met_other_chunks_before)
 
         if (!is_built(f))
             continue;
-        scio_decoder_set_deflate_engine(
-            decoder, round % 2 != 0 ? SCIO_DEFLATE_ISAL : SCIO_DEFLATE_LIBDEFLATE);
+        scio_decoder_set_deflate_engine(decoder, round % 2 != 0 ? SCIO_DEFLATE_ISAL
+                                                                : SCIO_DEFLATE_LIBDEFLATE);
         out = malloc(f->raw_nbytes);
         CHECK(scio_pipeline_decode(&f->pipeline, f->filter_mask, decoder, f->stored,
                                    f->stored_nbytes - is_cut, out, f->raw_nbytes,
@@ -82,6 +83,48 @@ TEST(pipeline_gives_the_same_bytes_in_a_decoder_that_met_other_chunks_before)
     for (size_t k = 0; k < 7; k++)
         fixtures_free(&sets[k]);
     scio_decoder_free(decoder);
+}
+
+static void *
+decode_all(void *is_right)
+{
+    static const char *const families[] = {"pipeline", "blosc", "bitshuffle", "deflate", "zstd"};
+    scio_decoder *decoder = NULL;
+    bool is_same = scio_decoder_new(&decoder, NULL) == SCIO_OK;
+
+    for (size_t k = 0; k < 5; k++) {
+        fixture_set set = fixtures_load(families[k]);
+
+        for (size_t i = 0; i < set.n_cases; i++) {
+            const fixture *f = &set.cases[i];
+            uint8_t *out = malloc(f->raw_nbytes);
+
+            if (is_built(f))
+                is_same =
+                    is_same &&
+                    scio_pipeline_decode(&f->pipeline, f->filter_mask, decoder, f->stored,
+                                         f->stored_nbytes, out, f->raw_nbytes, NULL) == SCIO_OK &&
+                    memcmp(out, f->raw, f->raw_nbytes) == 0;
+            free(out);
+        }
+        fixtures_free(&set);
+    }
+    scio_decoder_free(decoder);
+    *(bool *)is_right = is_same;
+    return NULL;
+}
+
+TEST(pipeline_runs_in_threads_that_have_a_decoder_each)
+{
+    pthread_t threads[3];
+    bool is_right[3] = {false, false, false};
+
+    for (size_t k = 0; k < 3; k++)
+        CHECK(pthread_create(&threads[k], NULL, decode_all, &is_right[k]) == 0);
+    for (size_t k = 0; k < 3; k++) {
+        CHECK(pthread_join(threads[k], NULL) == 0);
+        CHECK(is_right[k]);
+    }
 }
 
 /* ---- planes ---- */

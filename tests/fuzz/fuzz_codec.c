@@ -1,6 +1,6 @@
 /* One decoder on arbitrary bytes.  Input: u8 decoder, u16 limit of the output (big-endian, as all),
- * for bitshuffle u8 client values, u16 element size, u16 block elements, u8 codec, for unshuffle u16
- * element size; then the stored bytes.
+ * for bitshuffle u8 client values, u16 element size, u16 block elements, u8 codec, for unshuffle
+ * u16 element size; then the stored bytes.
  *
  * Each input is decoded twice over different old contents of the output: status, length and bytes
  * must agree, nothing outside the buffers may change, and the two inflaters must agree. */

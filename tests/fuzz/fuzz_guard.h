@@ -1,5 +1,6 @@
-/* Buffers of the codec fuzzers.  The libraries below us are not instrumented, so the sanitizer's red
- * zones do not see their writes: buffers end at a page that faults and begin behind a canary. */
+/* Buffers of the codec fuzzers.  The libraries below us are not instrumented, so the sanitizer's
+ * red zones do not see their writes: buffers end at a page that faults and begin behind a canary.
+ */
 #ifndef SCIO_TESTS_FUZZ_FUZZ_GUARD_H
 #define SCIO_TESTS_FUZZ_FUZZ_GUARD_H
 

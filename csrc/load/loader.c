@@ -1,0 +1,497 @@
+/* Making, taking from, and ending a loader; the work itself is in loader_run.c and loader_batch.c. */
+#include "load/loader.h"
+
+#include "base/mem.h"
+#include "load/loader_private.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { DEFAULT_PREFETCH = 8 };
+
+#define DEFAULT_MEMORY (UINT64_C(1) << 30)
+
+/* ---- arguments ---- */
+
+static scio_status
+check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_spec *spec,
+             scio_error *err)
+{
+    if (matrix->n_cols > INT32_MAX)
+        return scio_fail(err, SCIO_EUNSUPPORTED,
+                         "%s has %" PRId64 " columns; a loader takes up to %d", matrix->name,
+                         matrix->n_cols, INT32_MAX);
+    for (int64_t i = 0; i < matrix->n_cols; i++)
+        if (map[i] < -1 || map[i] >= spec->n_ids)
+            return scio_fail(err, SCIO_EINVAL,
+                             "%s: map[%" PRId64 "] is %" PRId32 ", not in [-1, %" PRId64 ")",
+                             matrix->name, i, map[i], spec->n_ids);
+    return SCIO_OK;
+}
+
+static scio_status
+check_given(const scio_loader_options *options, int64_t n_cells, scio_error *err)
+{
+    if (options->given_offsets == NULL || options->given_offsets[0] != 0)
+        return scio_fail(err, SCIO_EINVAL, "given_offsets must begin with 0");
+    for (size_t i = 0; i < options->n_given; i++)
+        if (options->given_offsets[i + 1] < options->given_offsets[i])
+            return scio_fail(err, SCIO_EINVAL, "given_offsets[%zu] is less than the one before",
+                             i + 1);
+    for (int64_t i = 0; i < options->given_offsets[options->n_given]; i++)
+        if (options->given_cells[i] < 0 || options->given_cells[i] >= n_cells)
+            return scio_fail(err, SCIO_ERANGE,
+                             "given_cells[%" PRId64 "] is %" PRId64 ", not in [0, %" PRId64 ")", i,
+                             options->given_cells[i], n_cells);
+    return SCIO_OK;
+}
+
+static scio_status
+check_spec(const scio_collate_spec *spec, scio_error *err)
+{
+    if (spec->n_ids < 0 || spec->n_ids > INT32_MAX || spec->first_id < 0 ||
+        spec->first_id > spec->n_ids || spec->max_genes < 0)
+        return scio_fail(err, SCIO_EINVAL,
+                         "n_ids %" PRId64 ", first_id %" PRId64 ", max_genes %" PRId64
+                         ": expected 0 <= first_id <= n_ids <= %d and max_genes >= 0",
+                         spec->n_ids, spec->first_id, spec->max_genes, INT32_MAX);
+    return SCIO_OK;
+}
+
+/* ---- parts ---- */
+
+static bool
+is_increasing(const int32_t *map, int64_t n_cols)
+{
+    int32_t last = -1;
+
+    for (int64_t i = 0; i < n_cols; i++) {
+        if (map[i] < 0)
+            continue;
+        if (map[i] <= last)
+            return false;
+        last = map[i];
+    }
+    return true;
+}
+
+static scio_status
+copy_array(const void *src, size_t n_items, size_t itemsize, void *out, scio_error *err)
+{
+    void *copy = NULL;
+
+    SCIO_TRY(scio_mem_alloc(n_items, itemsize, &copy, err));
+    if (n_items > 0)
+        memcpy(copy, src, n_items * itemsize);
+    memcpy(out, &copy, sizeof copy);
+    return SCIO_OK;
+}
+
+static scio_status
+keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *const *maps,
+              scio_error *err)
+{
+    const size_t n = loader->n_matrices;
+
+    SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->matrices, &loader->matrices, err));
+    SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->maps, &loader->maps, err));
+    SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_increasing, err));
+    SCIO_TRY(scio_mem_zalloc(n + 1, sizeof(int64_t), &loader->first_cells, err));
+    for (size_t i = 0; i < n; i++) {
+        SCIO_TRY(check_matrix(matrices[i], maps[i], &loader->spec, err));
+        loader->matrices[i] = scio_matrix_retain(matrices[i]);
+        loader->first_cells[i + 1] = loader->first_cells[i] + matrices[i]->n_rows;
+        SCIO_TRY(copy_array(maps[i], (size_t)matrices[i]->n_cols, sizeof(int32_t), &loader->maps[i],
+                            err));
+        loader->is_map_increasing[i] = is_increasing(maps[i], matrices[i]->n_cols);
+    }
+    return SCIO_OK;
+}
+
+static scio_plan_source
+describe(const scio_matrix *matrix)
+{
+    scio_plan_source source = {.n_rows = matrix->n_rows,
+                               .n_cols = matrix->n_cols,
+                               .indptr = matrix->indptr,
+                               .is_in_file = matrix->is_in_file};
+
+    source.data_itemsize = source.store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype);
+    if (matrix->kind == SCIO_MATRIX_CSR) {
+        source.index_itemsize = scio_dtype_itemsize(matrix->index_dtype);
+        source.store_index_itemsize = scio_dtype_itemsize(scio_store_index_dtype(matrix));
+    }
+    if (!matrix->is_in_file)
+        return source;
+    const scio_h5_dataset *const data = matrix->data_dataset, *const indices = matrix->indices_dataset;
+    source.data_unit = data->unit_dims[0] > 0 ? data->unit_dims[0] : 1;
+    if (indices != NULL)
+        source.index_unit = indices->unit_dims[0] > 0 ? indices->unit_dims[0] : 1;
+    else
+        source.n_column_units = data->grid[1];
+    return source;
+}
+
+static scio_status
+make_plan(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    const scio_loader_options *const options = &loader->options;
+    const scio_plan_options plan_options = {options->batch_size, options->drop_last,
+                                            options->shuffle,    options->seed,
+                                            options->epoch,      options->rank,
+                                            options->world_size, options->block_nbytes};
+    scio_plan_source *sources = NULL;
+    scio_status status;
+
+    SCIO_TRY(scio_mem_alloc(loader->n_matrices, sizeof *sources, &sources, err));
+    for (size_t i = 0; i < loader->n_matrices; i++)
+        sources[i] = describe(loader->matrices[i]);
+    status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options, &loader->plan,
+                           err);
+    scio_mem_free(sources);
+    SCIO_TRY(status);
+    loader->n_batches = loader->plan->n_batches;
+    return scio_loader_plan_budget(loader, err);
+}
+
+static scio_status
+make_given(scio_loader *loader, scio_error *err)
+{
+    scio_loader_options *const options = &loader->options;
+
+    SCIO_TRY(check_given(options, loader->first_cells[loader->n_matrices], err));
+    SCIO_TRY(copy_array(options->given_cells, (size_t)options->given_offsets[options->n_given],
+                        sizeof(int64_t), &loader->given_cells, err));
+    SCIO_TRY(copy_array(options->given_offsets, options->n_given + 1, sizeof(int64_t),
+                        &loader->given_offsets, err));
+    loader->n_batches = (int64_t)options->n_given;
+    return scio_loader_plan_given(loader, err);
+}
+
+static scio_status
+make_windows(scio_loader *loader, scio_error *err)
+{
+    const scio_plan *const plan = loader->plan;
+    const int64_t size = loader->options.batch_size, first = loader->options.first_batch;
+    size_t first_window = 0;
+
+    if (first < loader->n_batches)
+        first_window = scio_plan_window_at(plan, first * size);
+    SCIO_TRY(scio_mem_zalloc(plan->n_windows, sizeof *loader->windows, &loader->windows, err));
+    SCIO_TRY(scio_store_init(&loader->store, plan, loader->matrices, first_window,
+                             loader->options.is_skip_errors, &loader->cancel, err));
+    for (size_t w = 0; w < plan->n_windows; w++) {
+        const scio_plan_window *const window = &plan->windows[w];
+        const int64_t begin = window->pos0 / size;
+        const int64_t end = window->pos1 / size + (window->pos1 % size != 0 ? 1 : 0);
+        loader->windows[w].loader = loader;
+        loader->windows[w].n_batches_left = end - (begin > first ? begin : first);
+    }
+    loader->batch_window = loader->next_window = loader->oldest_window = first_window;
+    if (first >= loader->n_batches)
+        loader->next_window = loader->oldest_window = loader->batch_window = plan->n_windows;
+    else
+        for (size_t b = 0; b < plan->n_blocks; b++)
+            loader->stats.chunks_total += scio_store_n_units(&loader->store, b);
+    return SCIO_OK;
+}
+
+static scio_status
+make_machine(scio_loader *loader, scio_error *err)
+{
+    scio_loader_options *const options = &loader->options;
+
+    SCIO_TRY(scio_mem_zalloc(loader->n_slots, sizeof *loader->slots, &loader->slots, err));
+    SCIO_TRY(scio_mem_zalloc(loader->n_queue, sizeof *loader->batches, &loader->batches, err));
+    SCIO_TRY(scio_queue_new(loader->n_queue, &loader->queue, err));
+    scio_queue_set_end(loader->queue, (uint64_t)(loader->n_batches - options->first_batch));
+    const int code = pthread_mutex_init(&loader->mutex, NULL);
+    if (code != 0)
+        return scio_fail_errno(err, SCIO_ENOMEM, code, "mutex of a loader");
+    loader->has_mutex = true;
+    const size_t n_parallel = options->n_threads == 0 ? 0 : loader->n_slots;
+    SCIO_TRY(scio_group_new(options->pool, n_parallel, &loader->group, err));
+    loader->next_batch = loader->n_taken = options->first_batch;
+    loader->stats.cap_nbytes = (int64_t)options->max_memory;
+    return SCIO_OK;
+}
+
+static scio_status
+keep_options(scio_loader *loader, const scio_collate_spec *spec, const scio_loader_options *options,
+             scio_error *err)
+{
+    loader->spec = *spec;
+    loader->options = *options;
+    if (loader->options.max_memory == 0)
+        loader->options.max_memory = DEFAULT_MEMORY;
+    if (loader->options.pool == NULL)
+        SCIO_TRY(scio_pool_shared(&loader->options.pool, err));
+    SCIO_TRY(check_spec(spec, err));
+    if (spec->id_mask != NULL) {
+        SCIO_TRY(copy_array(spec->id_mask, (size_t)spec->n_ids, 1, &loader->id_mask, err));
+        loader->spec.id_mask = loader->id_mask;
+    }
+    const size_t n_threads = scio_pool_n_threads(loader->options.pool);
+    loader->n_slots = options->n_threads < n_threads ? options->n_threads : n_threads;
+    loader->n_slots = loader->n_slots > 0 ? loader->n_slots : 1;
+    loader->n_queue = options->n_prefetch > 0 ? options->n_prefetch : DEFAULT_PREFETCH;
+    return SCIO_OK;
+}
+
+static scio_status
+loader_init(scio_loader *loader, scio_matrix *const *matrices, const int32_t *const *maps,
+            const int64_t *cells, size_t n_cells, const scio_collate_spec *spec,
+            const scio_loader_options *options, scio_error *err)
+{
+    SCIO_TRY(keep_options(loader, spec, options, err));
+    SCIO_TRY(keep_matrices(loader, matrices, maps, err));
+    if (options->shuffle == SCIO_SHUFFLE_GIVEN)
+        SCIO_TRY(make_given(loader, err));
+    else
+        SCIO_TRY(make_plan(loader, cells, n_cells, err));
+    if (options->first_batch < 0 || options->first_batch > loader->n_batches)
+        return scio_fail(err, SCIO_EINVAL, "first_batch is %" PRId64 ", not in [0, %" PRId64 "]",
+                         options->first_batch, loader->n_batches);
+    if (loader->plan != NULL)
+        SCIO_TRY(make_windows(loader, err));
+    return make_machine(loader, err);
+}
+
+scio_status
+scio_loader_new(scio_matrix *const *matrices, size_t n_matrices, const int32_t *const *maps,
+                const int64_t *cells, size_t n_cells, const scio_collate_spec *spec,
+                const scio_loader_options *options, scio_loader **out, scio_error *err)
+{
+    scio_loader *loader = NULL;
+
+    *out = NULL;
+    SCIO_TRY(scio_mem_zalloc(1, sizeof *loader, &loader, err));
+    loader->n_matrices = n_matrices;
+    const scio_status status =
+        loader_init(loader, matrices, maps, cells, n_cells, spec, options, err);
+    if (status != SCIO_OK) {
+        scio_loader_free(loader);
+        return status;
+    }
+    *out = loader;
+    return SCIO_OK;
+}
+
+/* ---- end ---- */
+
+void
+scio_loader_cancel(scio_loader *loader)
+{
+    __atomic_store_n(&loader->cancel, 1, __ATOMIC_RELAXED);
+    if (loader->queue != NULL)
+        scio_queue_cancel(loader->queue);
+    if (loader->group != NULL)
+        (void)scio_group_cancel(loader->group);
+}
+
+void
+scio_loader_free(scio_loader *loader)
+{
+    if (loader == NULL)
+        return;
+    scio_loader_cancel(loader);
+    scio_group_free(loader->group); /* waits: from here on no job runs */
+    scio_queue_free(loader->queue, NULL);
+    for (size_t i = 0; loader->batches != NULL && i < loader->n_queue; i++)
+        scio_batch_clear(&loader->batches[i].batch);
+    for (size_t i = 0; loader->slots != NULL && i < loader->n_slots; i++) {
+        scio_h5_scratch_free(loader->slots[i].h5);
+        scio_collate_scratch_free(loader->slots[i].collate);
+        scio_mem_free(loader->slots[i].rows);
+    }
+    for (size_t i = 0; loader->windows != NULL && i < loader->plan->n_windows; i++) {
+        scio_mem_free(loader->windows[i].perm);
+        scio_loader_failure_free(loader->windows[i].failure);
+    }
+    if (loader->store.blocks != NULL)
+        for (size_t i = 0; i < loader->plan->n_blocks; i++) {
+            scio_loader_failure_free(loader->store.blocks[i].failure);
+            loader->store.blocks[i].failure = NULL;
+        }
+    scio_store_clear(&loader->store);
+    for (size_t i = 0; loader->matrices != NULL && i < loader->n_matrices; i++)
+        scio_matrix_release(loader->matrices[i]);
+    for (size_t i = 0; loader->maps != NULL && i < loader->n_matrices; i++)
+        scio_mem_free(loader->maps[i]);
+    scio_mem_free(loader->matrices);
+    scio_mem_free(loader->maps);
+    scio_mem_free(loader->is_map_increasing);
+    scio_mem_free(loader->first_cells);
+    scio_mem_free(loader->id_mask);
+    scio_mem_free(loader->given_cells);
+    scio_mem_free(loader->given_offsets);
+    scio_mem_free(loader->windows);
+    scio_mem_free(loader->slots);
+    scio_mem_free(loader->batches);
+    scio_plan_free(loader->plan);
+    if (loader->has_mutex)
+        pthread_mutex_destroy(&loader->mutex);
+    scio_mem_free(loader);
+}
+
+/* ---- taking ---- */
+
+static void
+start(scio_loader *loader)
+{
+    pthread_mutex_lock(&loader->mutex);
+    if (!loader->is_started) {
+        loader->is_started = true;
+        loader->started_at = scio_loader_clock();
+        scio_loader_account_locked(loader);
+        scio_loader_advance_locked(loader);
+    }
+    pthread_mutex_unlock(&loader->mutex);
+}
+
+/* An inline group's jobs are run here until a batch is ready or the time is over. */
+static scio_take
+take_inline(scio_loader *loader, unsigned timeout_ms, void **item, scio_error *err)
+{
+    const double deadline = scio_loader_clock() + timeout_ms * 1e-3;
+
+    for (;;) {
+        const scio_take take = scio_queue_take(loader->queue, 0, item);
+        if (take != SCIO_TAKE_TIMEOUT)
+            return take;
+        if (!scio_group_help(loader->group)) {
+            (void)scio_fail(err, SCIO_EBUG, "the loader has nothing to do and no batch");
+            return SCIO_TAKE_TIMEOUT;
+        }
+        if (scio_loader_clock() >= deadline)
+            return scio_queue_take(loader->queue, 0, item);
+    }
+}
+
+/* Moves the batch out and lets its place be used again. */
+static scio_status
+hand_out(scio_loader *loader, scio_loader_batch *batch, scio_batch *out, scio_error *err)
+{
+    scio_status status;
+
+    pthread_mutex_lock(&loader->mutex);
+    status = batch->status;
+    if (status == SCIO_OK) {
+        *out = batch->batch;
+        loader->stats.batches++;
+        loader->stats.cells += out->n_cells;
+    } else {
+        scio_error_move(err, &batch->failure);
+        loader->is_closed = true;
+    }
+    memset(&batch->batch, 0, sizeof batch->batch);
+    loader->reserved_nbytes -= batch->reserved_nbytes;
+    loader->n_taken++;
+    scio_loader_advance_locked(loader);
+    pthread_mutex_unlock(&loader->mutex);
+    if (status != SCIO_OK)
+        scio_loader_cancel(loader);
+    return status;
+}
+
+scio_status
+scio_loader_next(scio_loader *loader, unsigned timeout_ms, int *take_out, scio_batch *out,
+                 scio_error *err)
+{
+    void *item = NULL;
+    scio_error failure = SCIO_ERROR_INIT;
+    scio_take take;
+
+    memset(out, 0, sizeof *out);
+    start(loader);
+    const double begin = scio_loader_clock();
+    if (scio_group_is_inline(loader->group))
+        take = take_inline(loader, timeout_ms, &item, &failure);
+    else
+        take = scio_queue_take(loader->queue, timeout_ms, &item);
+    const double end = scio_loader_clock();
+    pthread_mutex_lock(&loader->mutex);
+    loader->stats.seconds_wait += end - begin;
+    if (take == SCIO_TAKE_END && loader->ended_at == 0)
+        loader->ended_at = end;
+    pthread_mutex_unlock(&loader->mutex);
+    *take_out = (int)take;
+    if (failure.code != SCIO_OK) {
+        scio_error_move(err, &failure);
+        return failure.code;
+    }
+    if (take != SCIO_TAKE_ITEM)
+        return SCIO_OK;
+    return hand_out(loader, item, out, err);
+}
+
+int64_t
+scio_loader_n_batches(const scio_loader *loader)
+{
+    return loader->n_batches;
+}
+
+void
+scio_loader_stats_read(scio_loader *loader, scio_loader_stats *out)
+{
+    pthread_mutex_lock(&loader->mutex);
+    *out = loader->stats;
+    if (loader->is_started)
+        out->seconds =
+            (loader->ended_at > 0 ? loader->ended_at : scio_loader_clock()) - loader->started_at;
+    pthread_mutex_unlock(&loader->mutex);
+}
+
+/* ---- the plan's cells ---- */
+
+static scio_status
+planned_cells(const scio_loader *loader, int64_t *cells, int64_t *offsets, scio_error *err)
+{
+    const scio_plan *const plan = loader->plan;
+    const int64_t size = loader->options.batch_size;
+
+    for (size_t w = 0; w < plan->n_windows; w++) {
+        const scio_plan_window *const window = &plan->windows[w];
+        const int64_t n_cells = window->pos1 - window->pos0;
+        int64_t *perm = NULL;
+        SCIO_TRY(scio_mem_alloc((size_t)n_cells, sizeof *perm, &perm, err));
+        scio_plan_permute(plan, w, perm);
+        for (int64_t i = 0; i < n_cells; i++) {
+            const scio_plan_entry entry = scio_plan_at(plan, w, window->pos0 + perm[i]);
+            cells[window->pos0 + i] = scio_plan_cell(plan, entry.i_sel);
+        }
+        scio_mem_free(perm);
+    }
+    for (int64_t i = 0; i <= loader->n_batches; i++)
+        offsets[i] = i * size < plan->n_stream ? i * size : plan->n_stream;
+    return SCIO_OK;
+}
+
+scio_status
+scio_loader_plan_cells(const scio_loader *loader, scio_buf **cells_out, scio_buf **offsets_out,
+                       scio_error *err)
+{
+    const int64_t n_cells =
+        loader->plan != NULL ? loader->plan->n_stream : loader->given_offsets[loader->n_batches];
+    scio_buf *cells = NULL, *offsets = NULL;
+    scio_status status;
+
+    status = scio_buf_new((size_t)n_cells * sizeof(int64_t), &cells, err);
+    if (status == SCIO_OK)
+        status = scio_buf_new((size_t)(loader->n_batches + 1) * sizeof(int64_t), &offsets, err);
+    if (status == SCIO_OK && loader->plan != NULL)
+        status = planned_cells(loader, scio_buf_data(cells), scio_buf_data(offsets), err);
+    else if (status == SCIO_OK) {
+        if (n_cells > 0)
+            memcpy(scio_buf_data(cells), loader->given_cells, scio_buf_nbytes(cells));
+        memcpy(scio_buf_data(offsets), loader->given_offsets, scio_buf_nbytes(offsets));
+    }
+    if (status != SCIO_OK) {
+        scio_buf_release(cells);
+        scio_buf_release(offsets);
+        return status;
+    }
+    *cells_out = cells;
+    *offsets_out = offsets;
+    return SCIO_OK;
+}
