@@ -169,9 +169,8 @@ def encode(case: Case, seed: int) -> bytes:
         n_filters = plist.get_nfilters()
     numbers = (case.pattern, case.itemsize, case.n_items, seed, fnv1a(raw), mask, n_filters)
     head = case.name.encode("ascii").ljust(40, b"\0")
-    return (
-        head + struct.pack("<IIIIQII", *numbers) + filters + struct.pack("<I", len(stored)) + stored
-    )
+    head += struct.pack("<IIIIQII", *numbers) + filters + struct.pack("<I", len(stored))
+    return head + bytes(stored)
 
 
 def deflate_cases() -> Iterator[Case]:

@@ -160,9 +160,9 @@ def main() -> None:
                     seed = codec_seed(case)
                     write(codec, f"isal {case.name}", bytes([DECODER_ISAL]) + seed[1:])
     write(codec, "blosclz", struct.pack(">BH", DECODER_BLOSCLZ, 300) + b"\x03abcd\xe0\xff\x05\x03")
-    for target in (codec, pipeline):
-        sizes = [path.stat().st_size for path in target.iterdir()]
-        print(f"{target.name}: {len(sizes)} seeds, {sum(sizes)} bytes")
+    for corpus in (codec, pipeline):
+        sizes = [seed_path.stat().st_size for seed_path in corpus.iterdir()]
+        print(f"{corpus.name}: {len(sizes)} seeds, {sum(sizes)} bytes")
 
 
 if __name__ == "__main__":

@@ -579,10 +579,22 @@ run_loop_job(scio_job *job, size_t slot)
     run_loop(((loop_job *)job)->loop, slot);
 }
 
+/* The shared pool for NULL; NULL when that cannot be made. */
+static scio_pool *
+or_shared(const scio_pool *pool, scio_error *err)
+{
+    scio_pool *shared = NULL;
+
+    if (pool != NULL)
+        return (scio_pool *)pool;
+    return scio_pool_shared(&shared, err) == SCIO_OK ? shared : NULL;
+}
+
 size_t
 scio_parallel_n_slots(const scio_pool *pool, size_t max_parallel, size_t n_items)
 {
-    size_t n_slots = scio_pool_n_threads(pool);
+    const scio_pool *const real = or_shared(pool, NULL);
+    size_t n_slots = real == NULL ? 1 : scio_pool_n_threads(real);
 
     if (max_parallel < n_slots)
         n_slots = max_parallel;
@@ -618,15 +630,18 @@ scio_status
 scio_parallel_for(scio_pool *pool, size_t max_parallel, size_t n_items, scio_item_fn fn, void *context,
                   const volatile int *cancel, scio_error *err)
 {
-    const size_t n_slots = scio_parallel_n_slots(pool, max_parallel, n_items);
+    scio_pool *const real = or_shared(pool, err);
+    const size_t n_slots = scio_parallel_n_slots(real, max_parallel, n_items);
     loop l = {.fn = fn, .context = context, .n_items = n_items, .cancel = cancel};
     scio_status status = SCIO_OK;
 
+    if (real == NULL)
+        return err != NULL ? err->code : SCIO_EINVAL;
     (void)pthread_mutex_init(&l.mutex, NULL);
     if (n_slots == 1 || is_worker)
         run_loop(&l, 0);
     else
-        status = run_loop_in_pool(pool, n_slots, &l, err);
+        status = run_loop_in_pool(real, n_slots, &l, err);
     if (status == SCIO_OK && l.error.code != SCIO_OK) {
         scio_error_move(err, &l.error);
         status = l.error.code;

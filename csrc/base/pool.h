@@ -62,7 +62,7 @@ bool scio_group_wait_ms(scio_group *group, unsigned timeout_ms);
 /* Drops the queued jobs without running them and returns how many; running ones go on. */
 size_t scio_group_cancel(scio_group *group);
 
-/* Loop over [0, n_items) with at most max_parallel jobs of the shared pool; waits.  The first error
+/* Loop over [0, n_items) with at most max_parallel jobs of the pool (NULL = the shared one); waits.  The first error
  * wins: later items are skipped.  `cancel` (may be NULL) is looked at once per item and gives
  * ECANCEL.  `fn` gets the slot for per-worker scratch; slots are below scio_parallel_n_slots. */
 typedef scio_status (*scio_item_fn)(void *context, size_t i_item, size_t slot, scio_error *err);

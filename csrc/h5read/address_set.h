@@ -13,7 +13,8 @@ typedef struct scio_address_set {
     size_t n_items;
 } scio_address_set; /* all zero = empty */
 
-/* Adds `address` (not SCIO_H5_UNDEFINED); ECORRUPT "what ... is met twice" when it is in the set. */
+/* Adds `address` (not SCIO_H5_UNDEFINED); ECORRUPT "what ... is met twice" when it is in the set.
+ */
 SCIO_MUST_CHECK scio_status scio_address_set_add(scio_address_set *set, uint64_t address,
                                                  const char *what, scio_error *err);
 void scio_address_set_clear(scio_address_set *set);

@@ -1,5 +1,5 @@
-/* Blocks in sets of four; the oldest of a set makes room.  A block is filled before it is put into the
- * table and never changed there, so a reader only needs the mutex to copy out of it. */
+/* Blocks in sets of four; the oldest of a set makes room.  A block is filled before it is put into
+ * the table and never changed there, so a reader only needs the mutex to copy out of it. */
 #include "h5read/block_cache.h"
 
 #include "base/mem.h"
@@ -7,9 +7,9 @@
 #include <pthread.h>
 #include <string.h>
 
-/* A page costs as much to read as 100 bytes.  Of other sources (memory, callbacks that may go through
- * a network) a request is dear and its length is not: writers put 2 KiB of metadata between pieces of
- * raw data, so a long block saves many requests. */
+/* A page costs as much to read as 100 bytes.  Of other sources (memory, callbacks that may go
+ * through a network) a request is dear and its length is not: writers put 2 KiB of metadata between
+ * pieces of raw data, so a long block saves many requests. */
 #define FILE_BLOCK_NBYTES ((size_t)4 << 10)
 #define OTHER_BLOCK_NBYTES ((size_t)256 << 10)
 #define N_WAYS 4

@@ -1,5 +1,5 @@
-/* The metadata of a file in a few aligned blocks: structures are small and lie close together, so most
- * reads of them need no system call, and of a remote file no request.
+/* The metadata of a file in a few aligned blocks: structures are small and lie close together, so
+ * most reads of them need no system call, and of a remote file no request.
  *
  * Any number of threads; the mutex guards the table only and is not held while reading. */
 #ifndef SCIO_H5READ_BLOCK_CACHE_H

@@ -1,8 +1,8 @@
 /* Version-2 B-trees (hdf5_format.md 1.6).
  *
- * The number of records in a node stands in its parent, and how wide that number is follows from the
- * node size; so the limits of every level are computed once from the header, and each count read is
- * held against them before it sizes anything. */
+ * The number of records in a node stands in its parent, and how wide that number is follows from
+ * the node size; so the limits of every level are computed once from the header, and each count
+ * read is held against them before it sizes anything. */
 #include "h5read/btree2.h"
 
 #include "base/mem.h"
@@ -14,14 +14,14 @@
 #define WHAT "version-2 B-tree"
 #define MAX_DEPTH 32
 #define MAX_NODE_NBYTES (1u << 20)
-#define NODE_HEAD_NBYTES 6 /* signature, version, type */
+#define NODE_HEAD_NBYTES 6   /* signature, version, type */
 #define NODE_EXTRA_NBYTES 10 /* with the checksum */
 
 typedef struct level_limits {
-    uint64_t max_records;    /* of a node on this level */
-    uint64_t max_subtree;    /* of it and all below */
-    size_t pointer_nbytes;   /* of one child pointer in it; 0 in leaves */
-    size_t subtree_nbytes;   /* of the subtree count in such a pointer; 0 on levels 0 and 1 */
+    uint64_t max_records;  /* of a node on this level */
+    uint64_t max_subtree;  /* of it and all below */
+    size_t pointer_nbytes; /* of one child pointer in it; 0 in leaves */
+    size_t subtree_nbytes; /* of the subtree count in such a pointer; 0 on levels 0 and 1 */
 } level_limits;
 
 typedef struct tree {
@@ -140,8 +140,9 @@ check_header(tree *t, unsigned expected_type, size_t expected_record_nbytes, uin
                          position, t->node_nbytes, t->record_nbytes,
                          NODE_EXTRA_NBYTES + t->record_nbytes, MAX_NODE_NBYTES);
     if (t->depth > MAX_DEPTH)
-        return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": depth %u, expected at most %d",
-                         position, t->depth, MAX_DEPTH);
+        return scio_fail(err, SCIO_ECORRUPT,
+                         WHAT " at byte %" PRIu64 ": depth %u, expected at most %d", position,
+                         t->depth, MAX_DEPTH);
     SCIO_TRY(set_limits(t, position, err));
     /* An inner node has at least one record and two children. */
     if (t->n_root_records > t->n_records || t->n_records > t->levels[t->depth].max_subtree ||
@@ -210,8 +211,7 @@ read_node(tree *t, uint64_t address, unsigned level, uint64_t n_records, uint8_t
     SCIO_TRY(scio_h5_check_range(t->file, address, nbytes, err));
     SCIO_TRY(scio_mem_alloc(nbytes, 1, data_out, err));
     SCIO_TRY(scio_h5_read(t->file, address, nbytes, *data_out, err));
-    *out = scio_cursor_make(*data_out, nbytes,
-                            scio_h5_file_superblock(t->file)->base + address,
+    *out = scio_cursor_make(*data_out, nbytes, scio_h5_file_superblock(t->file)->base + address,
                             level == 0 ? WHAT ", leaf" : WHAT ", inner node");
     SCIO_TRY(scio_cursor_signature(out, level == 0 ? "BTLF" : "BTIN", err));
     SCIO_TRY(scio_h5_check_sum(*data_out, nbytes, out->position, out->what, err));
@@ -237,8 +237,7 @@ take_child(const tree *t, unsigned level, scio_cursor *cursor, child_pointer *ou
     SCIO_TRY(scio_cursor_address(cursor, t->file, &out->address, err));
     SCIO_TRY(scio_cursor_uint(cursor, t->count_nbytes, &out->n_records, err));
     if (t->levels[level].subtree_nbytes != 0)
-        SCIO_TRY(
-            scio_cursor_uint(cursor, t->levels[level].subtree_nbytes, &out->n_subtree, err));
+        SCIO_TRY(scio_cursor_uint(cursor, t->levels[level].subtree_nbytes, &out->n_subtree, err));
     if (out->address == SCIO_H5_UNDEFINED || (level > 1 && out->n_records == 0))
         return scio_fail(err, SCIO_ECORRUPT,
                          "%s at byte %" PRIu64 ": child at address %" PRIu64 " with %" PRIu64
@@ -258,8 +257,8 @@ visit_record(tree *t, const uint8_t *record, scio_error *err)
     return t->visit(t->context, record, t->record_nbytes, err);
 }
 
-static scio_status
-walk_node(tree *t, uint64_t address, unsigned level, uint64_t n_records, scio_error *err);
+static scio_status walk_node(tree *t, uint64_t address, unsigned level, uint64_t n_records,
+                             scio_error *err);
 
 /* Child and its subtree, whose count must come out as the parent says. */
 static scio_status
@@ -277,13 +276,13 @@ walk_child(tree *t, unsigned level, scio_cursor *pointers, bool is_wanted, scio_
         return scio_fail(err, SCIO_ECORRUPT,
                          "%s at byte %" PRIu64 ": the child at address %" PRIu64 " has %" PRIu64
                          " records below it, expected %" PRIu64,
-                         pointers->what, pointers->position, child.address,
-                         t->n_visited - n_before, child.n_subtree);
+                         pointers->what, pointers->position, child.address, t->n_visited - n_before,
+                         child.n_subtree);
     return SCIO_OK;
 }
 
-/* In order: child 0, record 0, child 1, record 1, … A child holds keys from the record on its left to
- * the one on its right, both included: equal keys may lie on either side of an equal record. */
+/* In order: child 0, record 0, child 1, record 1, … A child holds keys from the record on its left
+ * to the one on its right, both included: equal keys may lie on either side of an equal record. */
 static scio_status
 walk_records(tree *t, unsigned level, uint64_t n_records, const scio_cursor *node, scio_error *err)
 {
@@ -333,9 +332,8 @@ walk(tree *t, scio_error *err)
     if (t->root != SCIO_H5_UNDEFINED)
         SCIO_TRY(walk_node(t, t->root, t->depth, t->n_root_records, err));
     if (t->compare == NULL && t->n_visited != t->n_records)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT ": %" PRIu64 " records, its header says %" PRIu64, t->n_visited,
-                         t->n_records);
+        return scio_fail(err, SCIO_ECORRUPT, WHAT ": %" PRIu64 " records, its header says %" PRIu64,
+                         t->n_visited, t->n_records);
     return SCIO_OK;
 }
 

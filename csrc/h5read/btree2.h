@@ -5,11 +5,7 @@
 #include "base/error.h"
 #include "h5read/header.h"
 
-enum {
-    SCIO_H5_BTREE2_HUGE = 1,
-    SCIO_H5_BTREE2_LINK_NAME = 5,
-    SCIO_H5_BTREE2_ATTRIBUTE_NAME = 8
-};
+enum { SCIO_H5_BTREE2_HUGE = 1, SCIO_H5_BTREE2_LINK_NAME = 5, SCIO_H5_BTREE2_ATTRIBUTE_NAME = 8 };
 
 /* Order of a record against the wanted key: negative = before it, 0 = equal, positive = after. */
 typedef int (*scio_h5_record_compare_fn)(const void *context, const uint8_t *record,

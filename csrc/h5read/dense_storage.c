@@ -49,8 +49,9 @@ scio_h5_dense_parse(const scio_h5_file *file, scio_h5_dense_kind kind,
                          cursor.what, cursor.position, version);
     SCIO_TRY(scio_cursor_u8(&cursor, &flags, err));
     if ((flags & ~(FLAG_TRACKED | FLAG_INDEXED)) != 0)
-        return scio_fail(err, SCIO_ECORRUPT, "%s at byte %" PRIu64 ": flags 0x%02x, expected 0 to 3",
-                         cursor.what, cursor.position, flags);
+        return scio_fail(err, SCIO_ECORRUPT,
+                         "%s at byte %" PRIu64 ": flags 0x%02x, expected 0 to 3", cursor.what,
+                         cursor.position, flags);
     out->is_tracked = (flags & FLAG_TRACKED) != 0;
     if (out->is_tracked)
         SCIO_TRY(scio_cursor_skip(&cursor, is_links ? 8 : 2, err));
@@ -92,7 +93,8 @@ take_u32(const uint8_t *bytes)
            (uint32_t)bytes[3] << 24;
 }
 
-/* Links: hash, id[7].  Attributes: id[8], u8 flags, u32 order, hash.  The tree has checked the size. */
+/* Links: hash, id[7].  Attributes: id[8], u8 flags, u32 order, hash.  The tree has checked the
+ * size. */
 static dense_entry
 decode_record(scio_h5_dense_kind kind, const uint8_t *record)
 {
@@ -122,10 +124,11 @@ visit_entry(dense_reader *reader, const dense_entry *entry, scio_error *err)
                          "which scio does not read; h5repack writes a file without");
     SCIO_TRY(scio_h5_heap_get(reader->heap, entry->id, &data, &nbytes, &position, err));
     if (nbytes > reader->left_nbytes)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "fractal heap: its objects are larger together than the file, up to the one "
-                         "at byte %" PRIu64,
-                         position);
+        return scio_fail(
+            err, SCIO_ECORRUPT,
+            "fractal heap: its objects are larger together than the file, up to the one "
+            "at byte %" PRIu64,
+            position);
     reader->left_nbytes -= nbytes;
     return reader->visit(reader->context, data, nbytes, position, entry->message_flags, entry->hash,
                          err);
@@ -184,8 +187,8 @@ scio_h5_dense_walk(const scio_h5_file *file, const scio_h5_dense *dense, size_t 
     status = scio_h5_heap_open(file, dense->heap, id_nbytes(dense->kind), &reader.heap, err);
     if (status != SCIO_OK)
         goto done;
-    status = scio_h5_btree2_walk(file, dense->name_tree, tree_type(dense->kind), 0, collect, &reader,
-                                 err);
+    status = scio_h5_btree2_walk(file, dense->name_tree, tree_type(dense->kind), 0, collect,
+                                 &reader, err);
     if (status != SCIO_OK)
         goto done;
     /* The index is in the order of hashes, that is in none: by offset each block is read once. */

@@ -1,5 +1,5 @@
-/* Dense storage: objects (link or attribute messages) in a fractal heap, indexed by the hash of their
- * names in a version-2 B-tree. */
+/* Dense storage: objects (link or attribute messages) in a fractal heap, indexed by the hash of
+ * their names in a version-2 B-tree. */
 #ifndef SCIO_H5READ_DENSE_STORAGE_H
 #define SCIO_H5READ_DENSE_STORAGE_H
 
@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum scio_h5_dense_kind { SCIO_H5_DENSE_LINKS, SCIO_H5_DENSE_ATTRIBUTES } scio_h5_dense_kind;
+typedef enum scio_h5_dense_kind {
+    SCIO_H5_DENSE_LINKS,
+    SCIO_H5_DENSE_ATTRIBUTES
+} scio_h5_dense_kind;
 
 typedef struct scio_h5_dense {
     scio_h5_dense_kind kind;
@@ -20,13 +23,12 @@ typedef struct scio_h5_dense {
 } scio_h5_dense;
 
 /* A link info or attribute info message; `message` NULL gives an undefined heap. */
-SCIO_MUST_CHECK scio_status scio_h5_dense_parse(const scio_h5_file *file,
-                                                scio_h5_dense_kind kind,
-                                                const scio_h5_message *message,
-                                                scio_h5_dense *out, scio_error *err);
+SCIO_MUST_CHECK scio_status scio_h5_dense_parse(const scio_h5_file *file, scio_h5_dense_kind kind,
+                                                const scio_h5_message *message, scio_h5_dense *out,
+                                                scio_error *err);
 
-/* `message_flags` are those of the stored message (attributes; 0 for links). `hash` is what the index
- * says its name hashes to. */
+/* `message_flags` are those of the stored message (attributes; 0 for links). `hash` is what the
+ * index says its name hashes to. */
 typedef scio_status (*scio_h5_dense_fn)(void *context, const uint8_t *data, size_t nbytes,
                                         uint64_t position, uint8_t message_flags, uint32_t hash,
                                         scio_error *err);

@@ -1,4 +1,5 @@
-/* Opening a file: find the signature, take the superblock apart, believe nothing of it unchecked. */
+/* Opening a file: find the signature, take the superblock apart, believe nothing of it unchecked.
+ */
 #include "h5read/file.h"
 
 #include "base/mem.h"
@@ -71,8 +72,7 @@ scio_h5_file_retain(scio_h5_file *file)
 void
 scio_h5_file_release(scio_h5_file *file)
 {
-    if (file == NULL ||
-        atomic_fetch_sub_explicit(&file->n_refs, 1, memory_order_acq_rel) != 1)
+    if (file == NULL || atomic_fetch_sub_explicit(&file->n_refs, 1, memory_order_acq_rel) != 1)
         return;
     scio_block_cache_free(file->cache);
     scio_source_release(file->source);
@@ -103,7 +103,8 @@ scio_h5_check_range(const scio_h5_file *file, uint64_t address, uint64_t nbytes,
     const uint64_t base = file->superblock.base, end = file->superblock.end;
 
     if (address == SCIO_H5_UNDEFINED)
-        return scio_fail(err, SCIO_ECORRUPT, "the address is undefined, one in the file was expected");
+        return scio_fail(err, SCIO_ECORRUPT,
+                         "the address is undefined, one in the file was expected");
     if (address > end - base || nbytes > end - base - address)
         return scio_fail(err, SCIO_ECORRUPT,
                          "%" PRIu64 " bytes at address %" PRIu64 " + base %" PRIu64

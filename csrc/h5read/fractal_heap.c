@@ -1,8 +1,8 @@
 /* Fractal heaps (hdf5_format.md 1.7).
  *
- * The heap is one address space of 2^B bytes in rows of W blocks; rows 0 and 1 have blocks of S bytes,
- * each later row blocks twice as large.  Up to size D a block holds objects, above it holds another
- * table of blocks.  An id gives offset and length, and the way to the block is arithmetic.
+ * The heap is one address space of 2^B bytes in rows of W blocks; rows 0 and 1 have blocks of S
+ * bytes, each later row blocks twice as large.  Up to size D a block holds objects, above it holds
+ * another table of blocks.  An id gives offset and length, and the way to the block is arithmetic.
  *
  *   row 0   S S S S           heap offset 0
  *   row 1   S S S S                       W*S
@@ -111,19 +111,17 @@ derive(scio_h5_heap *heap, scio_error *err)
     heap->row0_bits = log2_of(heap->width) + log2_of(heap->start_nbytes);
     if (heap->row0_bits > heap->heap_bits || log2_of(heap->max_direct) > heap->heap_bits ||
         heap->root_rows > heap->heap_bits - heap->row0_bits + 1)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64
-                              ": %u rows of %u blocks from %" PRIu64 " bytes on in %u bits",
-                         position, heap->root_rows, heap->width, heap->start_nbytes,
-                         heap->heap_bits);
+        return scio_fail(
+            err, SCIO_ECORRUPT,
+            WHAT " at byte %" PRIu64 ": %u rows of %u blocks from %" PRIu64 " bytes on in %u bits",
+            position, heap->root_rows, heap->width, heap->start_nbytes, heap->heap_bits);
     heap->n_direct_rows = log2_of(heap->max_direct) - log2_of(heap->start_nbytes) + 2;
     heap->offset_nbytes = (heap->heap_bits + 7) / 8;
     direct_nbytes = (log2_of(heap->max_direct) + 7) / 8;
     heap->length_nbytes = width_of(heap->max_managed);
     if (direct_nbytes < heap->length_nbytes)
         heap->length_nbytes = direct_nbytes;
-    if (heap->length_nbytes == 0 ||
-        1 + heap->offset_nbytes + heap->length_nbytes > heap->id_nbytes)
+    if (heap->length_nbytes == 0 || 1 + heap->offset_nbytes + heap->length_nbytes > heap->id_nbytes)
         return scio_fail(err, SCIO_ECORRUPT,
                          WHAT " at byte %" PRIu64 ": ids of %zu bytes for offsets of %zu and "
                               "lengths of %zu",
@@ -309,8 +307,8 @@ check_direct_sum(const scio_h5_heap *heap, heap_block *block, scio_error *err)
     computed = scio_h5_lookup3(block->data, (size_t)block->nbytes);
     if (stored != computed)
         return scio_fail(err, SCIO_ECORRUPT,
-                         DIRECT " at byte %" PRIu64 ": checksum %08" PRIx32
-                                ", its %" PRIu64 " bytes give %08" PRIx32,
+                         DIRECT " at byte %" PRIu64 ": checksum %08" PRIx32 ", its %" PRIu64
+                                " bytes give %08" PRIx32,
                          position, stored, block->nbytes, computed);
     return SCIO_OK;
 }
@@ -318,8 +316,8 @@ check_direct_sum(const scio_h5_heap *heap, heap_block *block, scio_error *err)
 static scio_status
 check_direct(const scio_h5_heap *heap, heap_block *block, scio_error *err)
 {
-    scio_cursor cursor =
-        scio_cursor_make(block->data, (size_t)block->nbytes, absolute(heap, block->address), DIRECT);
+    scio_cursor cursor = scio_cursor_make(block->data, (size_t)block->nbytes,
+                                          absolute(heap, block->address), DIRECT);
 
     SCIO_TRY(check_head(heap, block, &cursor, "FHDB", err));
     if ((heap->flags & FLAG_CHECKED_BLOCKS) == 0)
@@ -349,8 +347,7 @@ static scio_status
 check_indirect(const scio_h5_heap *heap, const heap_block *block, scio_error *err)
 {
     const uint64_t position = absolute(heap, block->address);
-    scio_cursor cursor =
-        scio_cursor_make(block->data, (size_t)block->nbytes, position, INDIRECT);
+    scio_cursor cursor = scio_cursor_make(block->data, (size_t)block->nbytes, position, INDIRECT);
 
     SCIO_TRY(check_head(heap, block, &cursor, "FHIB", err));
     return scio_h5_check_sum(block->data, (size_t)block->nbytes, position, INDIRECT, err);
@@ -409,8 +406,8 @@ choose_entry(const scio_h5_heap *heap, const heap_block *parent, uint64_t x, hea
     out->offset = parent->offset + row_offset(heap, row) + column * out->nbytes;
     *row_out = row;
     SCIO_TRY(scio_cursor_skip(&cursor, HEAD_NBYTES + address_nbytes + heap->offset_nbytes, err));
-    SCIO_TRY(scio_cursor_skip(&cursor,
-                              (size_t)(row * (uint64_t)heap->width + column) * address_nbytes, err));
+    SCIO_TRY(scio_cursor_skip(
+        &cursor, (size_t)(row * (uint64_t)heap->width + column) * address_nbytes, err));
     return scio_cursor_address(&cursor, heap->file, &out->address, err);
 }
 
@@ -427,7 +424,8 @@ find_direct(scio_h5_heap *heap, uint64_t x, scio_error *err)
         unsigned row = 0;
 
         if (depth == MAX_DEPTH)
-            return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": more than %d tables deep",
+            return scio_fail(err, SCIO_ECORRUPT,
+                             WHAT " at byte %" PRIu64 ": more than %d tables deep",
                              absolute(heap, heap->address), MAX_DEPTH);
         SCIO_TRY(indirect_nbytes(heap, block.n_rows, &block.nbytes, err));
         SCIO_TRY(ensure_indirect(heap, depth, &block, err));
@@ -457,8 +455,8 @@ get_managed(scio_h5_heap *heap, scio_cursor *id, const uint8_t **data_out, size_
     SCIO_TRY(scio_cursor_uint(id, heap->length_nbytes, &nbytes, err));
     if (nbytes == 0 || offset >= heap->managed_nbytes)
         return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64 ": an object of %" PRIu64 " bytes at offset %" PRIu64
-                              ", the heap has %" PRIu64,
+                         WHAT " at byte %" PRIu64 ": an object of %" PRIu64
+                              " bytes at offset %" PRIu64 ", the heap has %" PRIu64,
                          absolute(heap, heap->address), nbytes, offset, heap->managed_nbytes);
     SCIO_TRY(find_direct(heap, offset, err));
     /* With a direct block as root nothing has compared the offset with its size yet. */

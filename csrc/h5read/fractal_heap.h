@@ -10,15 +10,15 @@
 
 typedef struct scio_h5_heap scio_h5_heap; /* one thread at a time */
 
-/* Reads the header.  ECORRUPT unless its ids have expected_id_nbytes (at most 8); EUNSUPPORTED when it
- * is filtered. */
+/* Reads the header.  ECORRUPT unless its ids have expected_id_nbytes (at most 8); EUNSUPPORTED when
+ * it is filtered. */
 SCIO_MUST_CHECK scio_status scio_h5_heap_open(const scio_h5_file *file, uint64_t address,
                                               size_t expected_id_nbytes, scio_h5_heap **out,
                                               scio_error *err);
 void scio_h5_heap_free(scio_h5_heap *heap); /* NULL allowed */
 
-/* The object of an id of expected_id_nbytes bytes: borrowed until the next call.  Blocks on the way to
- * it stay in memory, so ids are best asked for by rising scio_h5_heap_offset. */
+/* The object of an id of expected_id_nbytes bytes: borrowed until the next call.  Blocks on the way
+ * to it stay in memory, so ids are best asked for by rising scio_h5_heap_offset. */
 SCIO_MUST_CHECK scio_status scio_h5_heap_get(scio_h5_heap *heap, const uint8_t *id,
                                              const uint8_t **data_out, size_t *nbytes_out,
                                              uint64_t *position_out, scio_error *err);

@@ -13,12 +13,11 @@ SCIO_MUST_CHECK scio_status scio_h5_group_old_list(const scio_h5_file *file,
                                                    scio_h5_link_list *list, scio_error *err);
 /* Fills `*out` when the name is there, else out->name stays NULL.  One descent of the tree. */
 SCIO_MUST_CHECK scio_status scio_h5_group_old_find(const scio_h5_file *file,
-                                                   const scio_h5_message *message,
-                                                   const char *name, scio_h5_link *out,
-                                                   scio_error *err);
+                                                   const scio_h5_message *message, const char *name,
+                                                   scio_h5_link *out, scio_error *err);
 
-/* New groups: link messages in the header (compact), and, when there are many, in a fractal heap with
- * an index by name (dense). */
+/* New groups: link messages in the header (compact), and, when there are many, in a fractal heap
+ * with an index by name (dense). */
 SCIO_MUST_CHECK scio_status scio_h5_group_new_list(const scio_h5_file *file,
                                                    const scio_h5_header *header,
                                                    scio_h5_link_list *list, bool *is_tracked_out,

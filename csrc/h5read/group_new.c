@@ -86,40 +86,54 @@ find_dense(void *context, const uint8_t *data, size_t nbytes, uint64_t position,
     return SCIO_OK;
 }
 
+/* A broken sibling matters only when the name is not found: the first such failure goes to
+ * `broken`. */
+static scio_status
+find_compact(link_reader *reader, const scio_h5_header *header, scio_error *broken, scio_error *err)
+{
+    for (size_t i = 0; i < header->n_messages && reader->found->name == NULL; i++) {
+        const scio_h5_message *const message = &header->messages[i];
+        scio_error one = SCIO_ERROR_INIT;
+        scio_h5_link link = {0};
+        scio_status status;
+
+        if (message->type != SCIO_H5_MSG_LINK)
+            continue;
+        status = scio_h5_link_parse(reader->file, message->data, message->nbytes, message->position,
+                                    &link, &one);
+        if (status == SCIO_OK) {
+            take_if_wanted(reader, &link);
+        } else if (status == SCIO_ENOMEM) {
+            scio_error_move(err, &one);
+            return status;
+        } else {
+            scio_error_move(broken, &one);
+        }
+    }
+    return SCIO_OK;
+}
+
 scio_status
 scio_h5_group_new_find(const scio_h5_file *file, const scio_h5_header *header, const char *name,
                        scio_h5_link *out, scio_error *err)
 {
     link_reader reader = {file, NULL, name, out};
-    scio_error broken = SCIO_ERROR_INIT; /* of a sibling: matters only when the name is not found */
-    scio_status status;
+    scio_error broken = SCIO_ERROR_INIT;
     scio_h5_dense dense;
+    scio_status status;
 
     memset(out, 0, sizeof *out);
     SCIO_TRY(scio_h5_dense_parse(file, SCIO_H5_DENSE_LINKS,
                                  scio_h5_header_find(header, SCIO_H5_MSG_LINK_INFO), &dense, err));
-    for (size_t i = 0; i < header->n_messages && out->name == NULL; i++) {
-        const scio_h5_message *const message = &header->messages[i];
-        scio_h5_link link = {0};
-
-        if (message->type != SCIO_H5_MSG_LINK)
-            continue;
-        status = scio_h5_link_parse(file, message->data, message->nbytes, message->position, &link,
-                                    &broken);
-        if (status == SCIO_ENOMEM)
-            goto done;
-        if (status == SCIO_OK)
-            take_if_wanted(&reader, &link);
-    }
-    status = SCIO_OK;
-    if (out->name == NULL)
-        status = scio_h5_dense_find(file, &dense, name, find_dense, &reader, &broken);
-    if (status == SCIO_OK && out->name == NULL)
-        status = broken.code;
-done:
-    if (status != SCIO_OK) {
+    SCIO_TRY(find_compact(&reader, header, &broken, err));
+    if (out->name != NULL)
+        return SCIO_OK;
+    status = scio_h5_dense_find(file, &dense, name, find_dense, &reader, err);
+    if (status != SCIO_OK)
         scio_h5_link_clear(out);
+    if (status == SCIO_OK && out->name == NULL && broken.code != SCIO_OK) {
         scio_error_move(err, &broken);
+        return broken.code;
     }
     return status;
 }

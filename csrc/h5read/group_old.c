@@ -1,7 +1,7 @@
 /* Old groups (hdf5_format.md 1.4): TREE nodes of type 0, SNOD leaves, names in a local heap.
  *
- * Listing reads the heap's data segment at once; looking one name up reads only the names that it is
- * compared with. */
+ * Listing reads the heap's data segment at once; looking one name up reads only the names that it
+ * is compared with. */
 #include "h5read/group.h"
 
 #include "base/mem.h"
@@ -24,8 +24,8 @@ typedef struct local_heap {
     uint64_t data_address;
     uint64_t nbytes;
     uint8_t *data; /* the whole segment, or NULL: read piece by piece */
-    /* Names do not overlap in a sound heap, so all of them together are no longer than it: stops many
-     * entries that share one long name. */
+    /* Names do not overlap in a sound heap, so all of them together are no longer than it: stops
+     * many entries that share one long name. */
     uint64_t left_nbytes;
 } local_heap;
 
@@ -171,12 +171,12 @@ static scio_status
 fail_count(const char *what, uint64_t position, unsigned n_entries, unsigned max_entries,
            scio_error *err)
 {
-    return scio_fail(err, SCIO_ECORRUPT,
-                     "%s at byte %" PRIu64 ": %u entries, expected at most %u", what, position,
-                     n_entries, max_entries);
+    return scio_fail(err, SCIO_ECORRUPT, "%s at byte %" PRIu64 ": %u entries, expected at most %u",
+                     what, position, n_entries, max_entries);
 }
 
-/* Head of a TREE node: signature, type, level, number of entries, two siblings that nobody needs. */
+/* Head of a TREE node: signature, type, level, number of entries, two siblings that nobody needs.
+ */
 static scio_status
 read_tree(const scio_h5_file *file, uint64_t address, node *out, scio_error *err)
 {
@@ -300,13 +300,13 @@ list_tree(old_group *group, uint64_t address, unsigned expected_level, scio_erro
     status = scio_address_set_add(&group->visited, address, TREE, err);
     if (status == SCIO_OK)
         status = read_tree(group->file, address, &tree, err);
-    if (status == SCIO_OK && (tree.level > MAX_LEVEL ||
-                              (expected_level != UINT32_MAX && tree.level != expected_level)))
-        status = scio_fail(err, SCIO_ECORRUPT,
-                           TREE " at byte %" PRIu64 ": level %u, expected %s %u",
-                           tree.cursor.position, tree.level,
-                           expected_level == UINT32_MAX ? "at most" : "one below the parent,",
-                           expected_level == UINT32_MAX ? MAX_LEVEL : expected_level);
+    if (status == SCIO_OK &&
+        (tree.level > MAX_LEVEL || (expected_level != UINT32_MAX && tree.level != expected_level)))
+        status =
+            scio_fail(err, SCIO_ECORRUPT, TREE " at byte %" PRIu64 ": level %u, expected %s %u",
+                      tree.cursor.position, tree.level,
+                      expected_level == UINT32_MAX ? "at most" : "one below the parent,",
+                      expected_level == UINT32_MAX ? MAX_LEVEL : expected_level);
     for (unsigned i = 0; i < tree.n_entries && status == SCIO_OK; i++) {
         uint64_t key = 0, child = 0;
 
@@ -364,8 +364,8 @@ scio_h5_group_old_list(const scio_h5_file *file, const scio_h5_message *message,
 
 /* ---- one name ---- */
 
-/* The names of child i are in (key i, key i + 1]: takes the first child whose upper key is not below
- * the name; SCIO_H5_UNDEFINED when the name is beyond the last. */
+/* The names of child i are in (key i, key i + 1]: takes the first child whose upper key is not
+ * below the name; SCIO_H5_UNDEFINED when the name is beyond the last. */
 static scio_status
 choose_child(const old_group *group, const node *tree, const char *name, uint64_t *child_out,
              scio_error *err)
@@ -411,10 +411,10 @@ descend(const old_group *group, uint64_t tree_address, const char *name, uint64_
         scio_status status = read_tree(group->file, tree_address, &tree, err);
 
         if (status == SCIO_OK && expected_level != UINT32_MAX && tree.level != expected_level)
-            status = scio_fail(err, SCIO_ECORRUPT,
-                               TREE " at byte %" PRIu64
-                                    ": level %u, expected one below the parent, %u",
-                               tree.cursor.position, tree.level, expected_level);
+            status =
+                scio_fail(err, SCIO_ECORRUPT,
+                          TREE " at byte %" PRIu64 ": level %u, expected one below the parent, %u",
+                          tree.cursor.position, tree.level, expected_level);
         if (status == SCIO_OK)
             status = choose_child(group, &tree, name, &child, err);
         scio_mem_free(tree.data);
@@ -429,7 +429,8 @@ descend(const old_group *group, uint64_t tree_address, const char *name, uint64_
     return scio_fail(err, SCIO_ECORRUPT, TREE ": more than %d levels", MAX_LEVEL);
 }
 
-/* A heap with the two texts of one entry in memory, so that make_link can be shared with listing. */
+/* A heap with the two texts of one entry in memory, so that make_link can be shared with listing.
+ */
 static scio_status
 copy_found(const local_heap *heap, const leaf_entry *entry, const char *name, scio_h5_link *out,
            scio_error *err)

@@ -54,8 +54,8 @@ typedef struct header_reader {
 static scio_status
 add_block(header_reader *reader, uint64_t address, uint64_t nbytes, scio_error *err)
 {
-    const uint64_t file_nbytes = scio_h5_file_superblock(reader->file)->end -
-                                 scio_h5_file_superblock(reader->file)->base;
+    const uint64_t file_nbytes =
+        scio_h5_file_superblock(reader->file)->end - scio_h5_file_superblock(reader->file)->base;
     const uint64_t max_nbytes = file_nbytes < MAX_NBYTES ? file_nbytes : MAX_NBYTES;
     header_blocks *const blocks = reader->blocks;
 
@@ -89,9 +89,9 @@ static bool
 is_single(uint16_t type)
 {
     return type == SCIO_H5_MSG_DATASPACE || type == SCIO_H5_MSG_DATATYPE ||
-           type == SCIO_H5_MSG_FILL || type == SCIO_H5_MSG_LAYOUT ||
-           type == SCIO_H5_MSG_PIPELINE || type == SCIO_H5_MSG_SYMBOL_TABLE ||
-           type == SCIO_H5_MSG_LINK_INFO || type == SCIO_H5_MSG_ATTRIBUTE_INFO;
+           type == SCIO_H5_MSG_FILL || type == SCIO_H5_MSG_LAYOUT || type == SCIO_H5_MSG_PIPELINE ||
+           type == SCIO_H5_MSG_SYMBOL_TABLE || type == SCIO_H5_MSG_LINK_INFO ||
+           type == SCIO_H5_MSG_ATTRIBUTE_INFO;
 }
 
 static scio_status
@@ -233,9 +233,8 @@ read_v1(header_reader *reader, scio_cursor *prefix, scio_error *err)
     SCIO_TRY(scio_cursor_skip(prefix, 4, err)); /* reference count */
     SCIO_TRY(scio_cursor_u32(prefix, &nbytes, err));
     if (nbytes == 0 && n_messages != 0)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64 ": no bytes for %u messages", prefix->position,
-                         n_messages);
+        return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": no bytes for %u messages",
+                         prefix->position, n_messages);
     SCIO_TRY(add_block(reader, reader->header->address + V1_PREFIX_NBYTES, nbytes, err));
     SCIO_TRY(read_block(reader, 0, &cursor, err));
     return take_messages(reader, &cursor, err);
@@ -263,8 +262,9 @@ read_v2(header_reader *reader, scio_cursor *prefix, scio_error *err)
     SCIO_TRY(scio_cursor_skip(prefix, (flags & FLAG_LIMITS) != 0 ? 4 : 0, err));
     SCIO_TRY(scio_cursor_uint(prefix, (size_t)1 << (flags & FLAG_SIZE_WIDTH), &nbytes, err));
     if (!scio_add_u64(nbytes, prefix->at + CHECKSUM_NBYTES, &total))
-        return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": block of %" PRIu64 " bytes",
-                         prefix->position, nbytes);
+        return scio_fail(err, SCIO_ECORRUPT,
+                         WHAT " at byte %" PRIu64 ": block of %" PRIu64 " bytes", prefix->position,
+                         nbytes);
     reader->header->version = version;
     reader->has_creation_index = (flags & FLAG_CREATION_INDEX) != 0;
     SCIO_TRY(add_block(reader, reader->header->address, total, err));

@@ -45,10 +45,11 @@ scio_h5_link_list_add(scio_h5_link_list *list, scio_h5_link *link, scio_error *e
     scio_status status = SCIO_OK;
 
     if (list->links.n_links >= list->max_links) {
-        status = scio_fail(err, SCIO_EUNSAFE,
-                           "the group has more than %zu links, the limit n_members; raise it if the "
-                           "file is trusted",
-                           list->max_links);
+        status =
+            scio_fail(err, SCIO_EUNSAFE,
+                      "the group has more than %zu links, the limit n_members; raise it if the "
+                      "file is trusted",
+                      list->max_links);
         goto done;
     }
     if (list->links.n_links == list->capacity) {
@@ -105,14 +106,15 @@ scio_status
 scio_h5_link_name_check(const char *name, size_t nbytes, uint64_t position, scio_error *err)
 {
     if (nbytes == 0)
-        return scio_fail(err, SCIO_ECORRUPT, "link at byte %" PRIu64 ": its name is empty", position);
+        return scio_fail(err, SCIO_ECORRUPT, "link at byte %" PRIu64 ": its name is empty",
+                         position);
     if (memchr(name, '\0', nbytes) != NULL)
         return scio_fail(err, SCIO_ECORRUPT,
-                         "link \"%.200s\" at byte %" PRIu64 ": a NUL among the %zu bytes of its name",
+                         "link \"%.200s\" at byte %" PRIu64
+                         ": a NUL among the %zu bytes of its name",
                          name, position, nbytes);
     if (memchr(name, '/', nbytes) != NULL)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         "link \"%.*s\" at byte %" PRIu64 ": a '/' in its name",
+        return scio_fail(err, SCIO_ECORRUPT, "link \"%.*s\" at byte %" PRIu64 ": a '/' in its name",
                          nbytes > 200 ? 200 : (int)nbytes, name, position);
     return SCIO_OK;
 }
@@ -204,7 +206,8 @@ take_value(const scio_h5_file *file, scio_cursor *cursor, unsigned type, scio_h5
         return take_external(cursor, link, err);
     if (type < TYPE_FIRST_USER)
         return scio_fail(err, SCIO_ECORRUPT,
-                         "link \"%.200s\" at byte %" PRIu64 ": type %u, expected 0, 1 or from 64 on",
+                         "link \"%.200s\" at byte %" PRIu64
+                         ": type %u, expected 0, 1 or from 64 on",
                          link->name, cursor->position, type);
     link->type = SCIO_H5_LINK_USER;
     SCIO_TRY(scio_cursor_u16(cursor, &nbytes, err));

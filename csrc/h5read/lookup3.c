@@ -1,5 +1,5 @@
-/* Checksum of HDF5 metadata: Bob Jenkins' lookup3 "hashlittle" (burtleburtle.net/bob/c/lookup3.c, in
- * the public domain), initial value 0, bytes taken little-endian on every machine.
+/* Checksum of HDF5 metadata: Bob Jenkins' lookup3 "hashlittle" (burtleburtle.net/bob/c/lookup3.c,
+ * in the public domain), initial value 0, bytes taken little-endian on every machine.
  *
  * Twelve bytes at a time are added to three words and mixed; the last 1 to 12 bytes, zero-extended,
  * go through a final mix that lets every input bit reach every bit of the result. */

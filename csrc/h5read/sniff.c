@@ -11,7 +11,10 @@ typedef struct known_start {
     const char *text;
 } known_start;
 
-#define START(at, bytes, text) {at, sizeof(bytes) - 1, bytes, text}
+#define START(at, bytes, text)                                                                     \
+    {                                                                                              \
+        at, sizeof(bytes) - 1, bytes, text                                                         \
+    }
 
 static const known_start known_starts[] = {
     START(0, "\x1f\x8b", "a gzip-compressed file (gunzip it first)"),
@@ -38,7 +41,8 @@ static const known_start known_starts[] = {
     START(0, "\x80\x03", "a Python pickle"),
     START(0, "\x80\x04", "a Python pickle"),
     START(0, "\x80\x05", "a Python pickle"),
-    START(0, "\x89HDF", "an HDF5 file whose first bytes were changed, as by a transfer in text mode"),
+    START(0, "\x89HDF",
+          "an HDF5 file whose first bytes were changed, as by a transfer in text mode"),
 };
 
 static bool

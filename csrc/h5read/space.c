@@ -25,15 +25,17 @@ take_head(scio_cursor *cursor, uint8_t *flags_out, scio_h5_space *out, scio_erro
                          version);
     SCIO_TRY(scio_cursor_u8(cursor, &rank, err));
     if (rank > SCIO_H5_MAX_RANK)
-        return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": rank %u, expected at most %d",
-                         position, rank, SCIO_H5_MAX_RANK);
+        return scio_fail(err, SCIO_ECORRUPT,
+                         WHAT " at byte %" PRIu64 ": rank %u, expected at most %d", position, rank,
+                         SCIO_H5_MAX_RANK);
     SCIO_TRY(scio_cursor_u8(cursor, flags_out, err));
     if (version == 1 && (*flags_out & FLAG_PERMUTATION) != 0)
         return scio_fail(err, SCIO_EUNSUPPORTED,
                          WHAT " at byte %" PRIu64 ": a permutation of the dimensions", position);
     if ((*flags_out & ~FLAG_MAX_DIMS) != 0)
-        return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": flags 0x%02x, expected 0 or 1",
-                         position, *flags_out);
+        return scio_fail(err, SCIO_ECORRUPT,
+                         WHAT " at byte %" PRIu64 ": flags 0x%02x, expected 0 or 1", position,
+                         *flags_out);
     if (version == 1) {
         out->space_class = rank == 0 ? SCIO_H5_SCALAR : SCIO_H5_SIMPLE;
         out->rank = rank;
@@ -61,7 +63,8 @@ count_items(const scio_cursor *cursor, scio_h5_space *out, scio_error *err)
         if (!scio_mul_u64(product, out->dims[i] == 0 ? 1 : out->dims[i], &product) ||
             product > INT64_MAX)
             return scio_fail(err, SCIO_ECORRUPT,
-                             WHAT " at byte %" PRIu64 ": more than 2^63 elements with dimension %u of "
+                             WHAT " at byte %" PRIu64
+                                  ": more than 2^63 elements with dimension %u of "
                                   "%" PRIu64,
                              cursor->position, i, out->dims[i]);
     }

@@ -72,8 +72,8 @@ take_widths(scio_cursor *cursor, scio_h5_superblock *inout, scio_error *err)
     for (unsigned i = 0; i < 2; i++) {
         SCIO_TRY(scio_cursor_u8(cursor, &widths[i], err));
         if (widths[i] == 16 || widths[i] == 32)
-            return scio_fail(err, SCIO_EUNSUPPORTED,
-                             WHAT ": %s of %u bytes, read are 2, 4 and 8", names[i], widths[i]);
+            return scio_fail(err, SCIO_EUNSUPPORTED, WHAT ": %s of %u bytes, read are 2, 4 and 8",
+                             names[i], widths[i]);
         if (widths[i] != 2 && widths[i] != 4 && widths[i] != 8)
             return scio_fail(err, SCIO_ECORRUPT, WHAT ": %s of %u bytes, expected 2, 4 or 8",
                              names[i], widths[i]);
@@ -96,17 +96,16 @@ take_k(scio_cursor *cursor, const char *name, unsigned *out, scio_error *err)
     return SCIO_OK;
 }
 
-/* Sets the real end from the stored one, which is absolute and, like the stored base, stale in a file
- * that was put behind other bytes. */
+/* Sets the real end from the stored one, which is absolute and, like the stored base, stale in a
+ * file that was put behind other bytes. */
 static scio_status
 set_end(uint64_t source_nbytes, uint64_t stored_base, uint64_t stored_end,
         scio_h5_superblock *inout, scio_error *err)
 {
     if (stored_base == SCIO_H5_UNDEFINED || stored_end == SCIO_H5_UNDEFINED ||
         stored_end < stored_base)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT ": end of file %" PRIu64 " with base %" PRIu64, stored_end,
-                         stored_base);
+        return scio_fail(err, SCIO_ECORRUPT, WHAT ": end of file %" PRIu64 " with base %" PRIu64,
+                         stored_end, stored_base);
     if (stored_end - stored_base > source_nbytes - inout->base)
         return scio_fail(err, SCIO_ECORRUPT,
                          "truncated: %" PRIu64 " bytes from the superblock on, which says %" PRIu64,
@@ -122,11 +121,12 @@ check_flags(unsigned version, uint32_t flags, scio_error *err)
         return scio_fail(err, SCIO_ECORRUPT, WHAT ": consistency flags 0x%02x, expected 0 to 7",
                          (unsigned)flags);
     if (version >= 3 && (flags & (FLAG_OPEN_FOR_WRITE | FLAG_SWMR)) != 0)
-        return scio_fail(err, SCIO_EUNSUPPORTED,
-                         "the file is marked as open for writing, by a live or a crashed process "
-                         "(flags 0x%02x); once nobody writes to it, `h5clear -s FILE` takes the mark "
-                         "away",
-                         (unsigned)flags);
+        return scio_fail(
+            err, SCIO_EUNSUPPORTED,
+            "the file is marked as open for writing, by a live or a crashed process "
+            "(flags 0x%02x); once nobody writes to it, `h5clear -s FILE` takes the mark "
+            "away",
+            (unsigned)flags);
     return SCIO_OK;
 }
 

@@ -1,6 +1,6 @@
 /* Datatypes (hdf5_format.md 1.8): the head that all share, and the classes without a type inside.
- * A sound type that scio cannot give values of is parsed all the same and says why in `unsupported`,
- * so that listing a file never fails on it. */
+ * A sound type that scio cannot give values of is parsed all the same and says why in
+ * `unsupported`, so that listing a file never fails on it. */
 #include "h5read/type_internal.h"
 
 #include "base/mem.h"
@@ -39,11 +39,10 @@ take_bit_range(const scio_type_reader *reader, const scio_h5_type *type, uint16_
     SCIO_TRY(scio_cursor_u16(reader->cursor, offset_out, err));
     SCIO_TRY(scio_cursor_u16(reader->cursor, precision_out, err));
     if (*precision_out == 0 || *precision_out > n_bits || *offset_out > n_bits - *precision_out)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64
-                              ": bits %u to %u + %u of an element of %" PRIu32 " bytes",
-                         reader->position, *offset_out, *offset_out, *precision_out,
-                         type->itemsize);
+        return scio_fail(
+            err, SCIO_ECORRUPT,
+            WHAT " at byte %" PRIu64 ": bits %u to %u + %u of an element of %" PRIu32 " bytes",
+            reader->position, *offset_out, *offset_out, *precision_out, type->itemsize);
     return SCIO_OK;
 }
 
@@ -166,8 +165,9 @@ read_float(const scio_type_reader *reader, scio_h5_type *type, scio_error *err)
     else if ((reader->bits >> 4 & 3) == MANTISSA_IMPLIED)
         type->dtype = float_dtype(&f);
     if (type->dtype == SCIO_DTYPE_NONE)
-        scio_h5_type_refuse(type, "float of %" PRIu32 " bytes, bit offset %u, precision %u, %u bits of "
-                                  "exponent",
+        scio_h5_type_refuse(type,
+                            "float of %" PRIu32 " bytes, bit offset %u, precision %u, %u bits of "
+                            "exponent",
                             type->itemsize, f.offset, f.precision, f.exponent_nbits);
     return SCIO_OK;
 }
@@ -217,7 +217,7 @@ static scio_status
 read_reference(const scio_type_reader *reader, scio_h5_type *type, scio_error *err)
 {
     const unsigned offset_nbytes = scio_h5_file_superblock(reader->file)->offset_nbytes;
-    static const char *const names[] = {"object",          "region", "new object", "new region",
+    static const char *const names[] = {"object", "region", "new object", "new region",
                                         "attribute"};
 
     type->reference_kind = reader->bits & 0xf;
@@ -230,11 +230,10 @@ read_reference(const scio_type_reader *reader, scio_h5_type *type, scio_error *e
                             type->reference_kind);
     if (type->reference_kind <= 1 &&
         type->itemsize != offset_nbytes + (type->reference_kind == 1 ? 4 : 0))
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64 ": %s reference of %" PRIu32
-                              " bytes with addresses of %u",
-                         reader->position, names[type->reference_kind], type->itemsize,
-                         offset_nbytes);
+        return scio_fail(
+            err, SCIO_ECORRUPT,
+            WHAT " at byte %" PRIu64 ": %s reference of %" PRIu32 " bytes with addresses of %u",
+            reader->position, names[type->reference_kind], type->itemsize, offset_nbytes);
     return SCIO_OK;
 }
 
@@ -267,8 +266,9 @@ read_properties(const scio_type_reader *reader, scio_h5_type *type, scio_error *
     case SCIO_H5_COMPLEX:
         return scio_h5_type_read_complex(reader, type, err);
     }
-    return scio_fail(err, SCIO_EUNSUPPORTED, WHAT " at byte %" PRIu64 ": class %u, read are 0 to 11",
-                     reader->position, (unsigned)type->type_class);
+    return scio_fail(err, SCIO_EUNSUPPORTED,
+                     WHAT " at byte %" PRIu64 ": class %u, read are 0 to 11", reader->position,
+                     (unsigned)type->type_class);
 }
 
 /* u8 class and version, 24-bit field, u32 size. */

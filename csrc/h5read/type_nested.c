@@ -87,7 +87,8 @@ wrap_array(const scio_type_reader *reader, unsigned n_dims, const uint32_t *dims
     for (unsigned i = 0; i < n_dims; i++)
         if (!scio_mul_u64(nbytes, dims[i], &nbytes) || nbytes == 0 || nbytes > UINT32_MAX)
             return scio_fail(err, SCIO_ECORRUPT,
-                             WHAT " at byte %" PRIu64 ": array member with dimension %u of %" PRIu32,
+                             WHAT " at byte %" PRIu64
+                                  ": array member with dimension %u of %" PRIu32,
                              reader->position, i, dims[i]);
     SCIO_TRY(scio_mem_zalloc(1, sizeof *array, &array, err));
     array->type_class = SCIO_H5_ARRAY;
@@ -101,7 +102,8 @@ wrap_array(const scio_type_reader *reader, unsigned n_dims, const uint32_t *dims
     return SCIO_OK;
 }
 
-/* Version 1: u8 number of dimensions, 3 + 4 + 4 unused bytes, four dimensions (always there), type. */
+/* Version 1: u8 number of dimensions, 3 + 4 + 4 unused bytes, four dimensions (always there), type.
+ */
 static scio_status
 take_v1_member(const scio_type_reader *reader, scio_h5_member *member, scio_error *err)
 {
@@ -221,8 +223,8 @@ is_boolean(const scio_h5_type *type)
     if (type->itemsize != 1 || type->n_members != 2)
         return false;
     for (size_t i = 0; i < 2; i++) {
-        is_false = is_false ||
-                   (strcmp(type->enum_names[i], "FALSE") == 0 && type->enum_values[i] == 0);
+        is_false =
+            is_false || (strcmp(type->enum_names[i], "FALSE") == 0 && type->enum_values[i] == 0);
         is_true =
             is_true || (strcmp(type->enum_names[i], "TRUE") == 0 && type->enum_values[i] == 1);
     }
@@ -262,11 +264,10 @@ scio_h5_type_read_enum(const scio_type_reader *reader, scio_h5_type *type, scio_
     for (size_t i = 0; i < n_members; i++)
         SCIO_TRY(take_name(reader, type->version, &type->enum_names[i], err));
     if (n_members > scio_cursor_left(reader->cursor) / type->itemsize)
-        return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64 ": %zu enum values of %" PRIu32
-                              " bytes, %zu bytes are left",
-                         reader->position, n_members, type->itemsize,
-                         scio_cursor_left(reader->cursor));
+        return scio_fail(
+            err, SCIO_ECORRUPT,
+            WHAT " at byte %" PRIu64 ": %zu enum values of %" PRIu32 " bytes, %zu bytes are left",
+            reader->position, n_members, type->itemsize, scio_cursor_left(reader->cursor));
     SCIO_TRY(scio_cursor_bytes(reader->cursor, n_members * type->itemsize, &values, err));
     SCIO_TRY(scio_mem_alloc(n_members, type->itemsize, &type->enum_values, err));
     memcpy(type->enum_values, values, n_members * type->itemsize);
@@ -303,8 +304,8 @@ scio_h5_type_read_vlen(const scio_type_reader *reader, scio_h5_type *type, scio_
     type->is_utf8 = (reader->bits >> 8 & 0xf) == 1;
     if (type->is_vlen_string && type->base->itemsize != 1)
         return scio_fail(err, SCIO_ECORRUPT,
-                         WHAT " at byte %" PRIu64
-                              ": variable-length string of elements of %" PRIu32 " bytes, expected 1",
+                         WHAT " at byte %" PRIu64 ": variable-length string of elements of %" PRIu32
+                              " bytes, expected 1",
                          reader->position, type->base->itemsize);
     if (type->base->unsupported[0] != '\0')
         scio_h5_type_refuse(type, "variable length of %.70s", type->base->unsupported);

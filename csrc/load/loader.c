@@ -21,11 +21,14 @@ check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_s
         return scio_fail(err, SCIO_EUNSUPPORTED,
                          "%s has %" PRId64 " columns; a loader takes up to %d", matrix->name,
                          matrix->n_cols, INT32_MAX);
+    /* columns of these forms are id - first_id: a smaller id would lie before the first one */
+    const int64_t least = spec->form == SCIO_FORM_TOKENS ? 0 : spec->first_id;
     for (int64_t i = 0; i < matrix->n_cols; i++)
-        if (map[i] < -1 || map[i] >= spec->n_ids)
+        if (map[i] != -1 && (map[i] < least || map[i] >= spec->n_ids))
             return scio_fail(err, SCIO_EINVAL,
-                             "%s: map[%" PRId64 "] is %" PRId32 ", not in [-1, %" PRId64 ")",
-                             matrix->name, i, map[i], spec->n_ids);
+                             "%s: map[%" PRId64 "] is %" PRId32 ", neither -1 nor in [%" PRId64
+                             ", %" PRId64 ")",
+                             matrix->name, i, map[i], least, spec->n_ids);
     return SCIO_OK;
 }
 

@@ -14,7 +14,8 @@
 enum {
     RUN_NBYTES = 1 << 20,      /* of one coalesced read (window_decode.c) */
     DECODER_NBYTES = 128 << 10, /* state of the decoders of a thread */
-    ITEM_SCRATCH_NBYTES = 64   /* of collation for an item of the longest row */
+    ROW_ITEM_NBYTES = 32,      /* scratch of collation for an item of the longest row */
+    BATCH_ITEM_NBYTES = 8      /* and for each item of a batch */
 };
 
 uint64_t
@@ -47,7 +48,7 @@ unit_nbytes(const scio_matrix *matrix)
 
 /* One thread: stored bytes of a read, a decoded unit, another one for filters before the last. */
 static uint64_t
-slot_nbytes(const scio_loader *loader, uint64_t longest_row, uint64_t n_cells)
+slot_nbytes(const scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_t n_cells)
 {
     uint64_t unit = 0, run = 0;
 
@@ -67,8 +68,8 @@ slot_nbytes(const scio_loader *loader, uint64_t longest_row, uint64_t n_cells)
         const uint64_t read = nbytes + nbytes / 4 > most ? nbytes + nbytes / 4 : most;
         run = (all < read ? all : read) > run ? (all < read ? all : read) : run;
     }
-    return run + 2 * unit + DECODER_NBYTES + longest_row * ITEM_SCRATCH_NBYTES +
-           n_cells * sizeof(scio_row) + sizeof(scio_loader_slot);
+    return run + 2 * unit + DECODER_NBYTES + longest_row * ROW_ITEM_NBYTES +
+           n_items * BATCH_ITEM_NBYTES + n_cells * (sizeof(scio_row) + sizeof(int64_t)) + sizeof(scio_loader_slot);
 }
 
 static scio_status
@@ -109,7 +110,8 @@ scio_loader_plan_budget(scio_loader *loader, scio_error *err)
     const uint64_t cap = loader->options.max_memory;
     const uint64_t size = (uint64_t)loader->options.batch_size;
     const uint64_t n_cells = plan->n_stream < (int64_t)size ? (uint64_t)plan->n_stream : size;
-    const uint64_t slot = slot_nbytes(loader, (uint64_t)plan->longest_row, n_cells);
+    const uint64_t slot = 
+        slot_nbytes(loader, (uint64_t)plan->longest_row, plan->batch_items, n_cells);
     scio_error failure = SCIO_ERROR_INIT;
     uint64_t least_windows = 0;
 
@@ -159,7 +161,7 @@ scio_loader_plan_given(scio_loader *loader, scio_error *err)
         most_held = n_held > most_held ? n_held : most_held;
         most_cells = (uint64_t)(end - begin) > most_cells ? (uint64_t)(end - begin) : most_cells;
     }
-    const uint64_t slot = slot_nbytes(loader, longest, most_cells);
+    const uint64_t slot = slot_nbytes(loader, longest, most_items, most_cells);
     const uint64_t lists =
         ((uint64_t)loader->given_offsets[loader->options.n_given] + loader->options.n_given + 1) *
         sizeof(int64_t);
