@@ -232,6 +232,9 @@ def blosc_cases() -> Iterator[Case]:
     options = dict(hdf5plugin.Blosc(cname="blosclz", clevel=9, shuffle=0))
     yield Case("blosc blosclz far matches", FAR, 1, 17001, options)
     yield Case("blosc noise is masked", NOISE, 4, 100, options)
+    options = dict(hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=1))
+    for n_items in (127, 128, 129):  # from 128 elements on a block is split
+        yield Case(f"blosc {n_items} elements", COUNTS, 4, n_items, options)
 
 
 def bitshuffle_cases() -> Iterator[Case]:
@@ -245,7 +248,7 @@ def bitshuffle_cases() -> Iterator[Case]:
         options = dict(hdf5plugin.Bitshuffle(nelems=0, cname=cname))
         n_default = 5003 if cname != "none" else 2500  # the second one is not compressed
         yield Case(f"bitshuffle {cname} default block", SORTED, 2, n_default, options)
-        yield Case(f"bitshuffle {cname} size 12", COUNTS, 12, 205, options)
+        yield Case(f"bitshuffle {cname} size 12", COUNTS, 12, 690, options)
         yield Case(f"bitshuffle {cname} noise", NOISE, 4, 99, options)
         yield Case(f"bitshuffle {cname} under 8", COUNTS, 4, 7, options)
 

@@ -295,8 +295,8 @@ decode_blocks(scio_decoder *decoder, const frame *f, uint8_t *out, scio_error *e
     uint8_t *scratch = NULL;
     size_t scratch_nbytes;
 
-    if (is_shuffled &&
-        f->n_blocks != 0) { /* one block of raw bytes, and one of planes for the bit shuffle */
+    /* One block of raw bytes, and one of planes for the bit shuffle. */
+    if (is_shuffled && f->n_blocks != 0) {
         if (!scio_mul_size(f->block_nbytes, 2, &scratch_nbytes))
             return scio_fail(err, SCIO_ENOMEM, "Blosc: a block is too large for this machine");
         SCIO_TRY(scio_decoder_scratch(decoder, SCIO_SCRATCH_BLOCK, scratch_nbytes, &scratch, err));

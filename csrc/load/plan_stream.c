@@ -6,8 +6,11 @@
 
 #include <string.h>
 
+#define FULL_WINDOW_NBYTES (UINT64_C(64) << 20)
+
 enum {
     MIN_BLOCKS_OF_A_WINDOW = 64, /* that the first window has where the budget allows */
+    BLOCKS_OF_A_WINDOW = 256,    /* that a full one is meant to have */
     N_TRIES = 40                 /* window lengths tried, each an eighth shorter */
 };
 
@@ -312,8 +315,8 @@ lay_windows(scio_plan *plan, uint64_t target, uint64_t mean, const fit_scratch *
 /* Blocks of one length: the longest windows within the budget; *needed_out is what the layout takes,
  * *least_out what the one with the shortest windows takes. */
 static scio_status
-lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t budget, uint64_t *least_out,
-           scio_error *err)
+lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t budget,
+           uint64_t *least_out, scio_error *err)
 {
     scio_plan_cuts cuts = {NULL, 0, 0};
     fit_scratch scratch = {NULL, NULL, NULL};
@@ -343,7 +346,6 @@ lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t budget, uint64_t *le
     lay_windows(plan, 0, mean, &scratch);
     *least_out = scio_plan_needed(plan);
     if (*least_out <= budget) {
-        uint64_t target = budget / 2;
         for (int i = 0; i < N_TRIES; i++, target -= target / 8) {
             lay_windows(plan, target, mean, &scratch);
             if (scio_plan_needed(plan) <= budget)
@@ -356,11 +358,25 @@ lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t budget, uint64_t *le
     return SCIO_OK;
 }
 
+/* The first touch of memory costs as much as decoding into it, so a window is not longer than an
+ * eighth of all there is, unless that is little: then the ring goes round several times. */
+static uint64_t
+window_target(const scio_plan *plan, uint64_t budget)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < plan->n_sources; i++)
+        total += scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1], NULL);
+    total = total / 8 > FULL_WINDOW_NBYTES ? total / 8 : FULL_WINDOW_NBYTES;
+    return total < budget / 2 ? total : budget / 2;
+}
+
 scio_status
 scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error *err)
 {
     /* the first is the wish; the others do not depend on the budget, so that `least` is a fact */
-    uint64_t lengths[] = {budget / 512, UINT64_C(1) << 20, UINT64_C(1) << 18, 1,
+    const uint64_t target = window_target(plan, budget);
+    uint64_t lengths[] = {target / BLOCKS_OF_A_WINDOW, UINT64_C(1) << 20, UINT64_C(1) << 18, 1,
                           UINT64_C(4) << 20, UINT64_C(16) << 20, UINT64_C(64) << 20};
     size_t n_lengths = sizeof lengths / sizeof *lengths;
     uint64_t least = UINT64_MAX;
@@ -372,8 +388,8 @@ scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error 
         n_lengths = 1;
     }
     for (size_t i = 0; i < n_lengths; i++) {
-        uint64_t needed;
-        SCIO_TRY(lay_blocks(plan, lengths[i], budget, &needed, err));
+        uint64_t needed = UINT64_MAX;
+        SCIO_TRY(lay_blocks(plan, lengths[i], target, budget, &needed, err));
         if (i > 0 || n_lengths == 1)
             least = needed < least ? needed : least;
         if (needed <= budget) {

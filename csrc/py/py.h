@@ -226,8 +226,10 @@ extern PyMethodDef py_csr_methods[], py_collate_methods[], py_info_methods[], py
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
 scio_h5_file *py_file_borrow(py_file *self);
-/* py_raise with the name of the file in front, unless the message has it already. */
-PyObject *py_file_raise(const py_file *self, const py_state *state, scio_error *err);
+/* py_raise with the name of the file and the path (may be NULL) in front, unless the message names
+ * them already. */
+PyObject *py_file_raise(const py_file *self, const py_state *state, const char *path,
+                        scio_error *err);
 /* Follows a path from the root.  Called without the GIL. */
 scio_status py_file_resolve(scio_h5_file *file, const char *path, uint64_t *address_out,
                             scio_error *err);

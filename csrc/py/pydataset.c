@@ -37,7 +37,7 @@ raise_from(py_dataset *self, scio_error *err)
 
     if (self->file == NULL)
         return py_raise(state, err);
-    return py_file_raise((const py_file *)self->file, state, err);
+    return py_file_raise((const py_file *)self->file, state, self->dataset->path, err);
 }
 
 PyObject *

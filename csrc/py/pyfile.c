@@ -14,26 +14,44 @@
 
 /* --- helpers */
 
+/* For messages; a path that is no UTF-8 is not shown. */
+static const char *
+name_of(const py_file *self)
+{
+    const char *const name = self->name == NULL ? NULL : PyUnicode_AsUTF8(self->name);
+
+    if (name == NULL)
+        PyErr_Clear();
+    return name == NULL ? "the file" : name;
+}
+
 scio_h5_file *
 py_file_borrow(py_file *self)
 {
     if (py_check_pid(self->pid, "scio._core.File") < 0)
         return NULL;
     if (self->file == NULL) {
-        py_fail(py_state_of((PyObject *)self), SCIO_EINVAL, "%s is closed",
-                self->name == NULL ? "the file" : PyUnicode_AsUTF8(self->name));
+        py_fail(py_state_of((PyObject *)self), SCIO_EINVAL, "%s is closed", name_of(self));
         return NULL;
     }
     return scio_h5_file_retain(self->file);
 }
 
-PyObject *
-py_file_raise(const py_file *self, const py_state *state, scio_error *err)
+/* Puts `place` in front unless the message names it already. */
+static void
+add_place(scio_error *err, const char *place)
 {
-    const char *const name = PyErr_Occurred() ? NULL : PyUnicode_AsUTF8(self->name);
+    if (place != NULL && strstr(err->message, place) == NULL)
+        scio_context(err, "%s", place);
+}
 
-    if (name != NULL && strstr(err->message, name) == NULL)
-        scio_context(err, "%s", name);
+PyObject *
+py_file_raise(const py_file *self, const py_state *state, const char *path, scio_error *err)
+{
+    if (PyErr_Occurred())
+        return NULL;
+    add_place(err, path);
+    add_place(err, name_of(self));
     return py_raise(state, err);
 }
 
@@ -67,6 +85,7 @@ file_open(py_file *self, const py_state *state, PyObject *source)
     status = scio_h5_file_open(self->source, NULL, &self->file, &err);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK) {
+        add_place(&err, scio_source_name(self->source));
         py_raise_path(state, &err, PyUnicode_Check(source) ? source : NULL);
         return -1;
     }
@@ -214,7 +233,7 @@ file_check_unchanged(PyObject *op, PyObject *Py_UNUSED(ignored))
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), NULL, &err);
     Py_RETURN_NONE;
 }
 
@@ -251,7 +270,7 @@ file_address(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     return status == SCIO_OK ? PyLong_FromUnsignedLongLong(address)
-                             : py_file_raise((py_file *)op, py_state_of(op), &err);
+                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 static const char *const kind_names[] = {
@@ -280,7 +299,7 @@ file_kind(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         status = scio_h5_kind_get(file, address, &kind, &err);
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? py_text(kind_names[kind]) : py_file_raise((py_file *)op, py_state_of(op), &err);
+    return status == SCIO_OK ? py_text(kind_names[kind]) : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 static PyObject *
@@ -350,7 +369,7 @@ file_links(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     result = links_list(&links);
     scio_h5_links_clear(&links);
     return result;
@@ -376,7 +395,7 @@ file_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     return status == SCIO_OK ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
-                             : py_file_raise((py_file *)op, py_state_of(op), &err);
+                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 /* --- attributes and types */
@@ -403,7 +422,7 @@ file_attr_names(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     list = PyList_New((Py_ssize_t)n_names);
     for (size_t i = 0; list != NULL && i < n_names; i++) {
         PyObject *const name = py_text(names[i]);
@@ -484,7 +503,7 @@ file_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_file_raise(self, state, &err);
+        return py_file_raise(self, state, path, &err);
     result = attr_tuple(state, &attr);
     scio_h5_attr_clear(&attr);
     return result;
@@ -532,7 +551,7 @@ file_type(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS
     if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), &err);
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     owner = py_type_owner(type);
     if (owner == NULL)
         return NULL;
@@ -604,7 +623,7 @@ file_vlen(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     Py_END_ALLOW_THREADS
     Py_DECREF(capsule);
     return status == SCIO_OK ? vlen_tuple(offsets, payload, (int64_t)records.dims[0])
-                             : py_file_raise((py_file *)op, state, &err);
+                             : py_file_raise((py_file *)op, state, NULL, &err);
 }
 
 static PyObject *

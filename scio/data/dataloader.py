@@ -240,17 +240,22 @@ class CellDataLoader:
         else:
             assert self.sampler is not None  # noqa: S101
             positions = np.fromiter(self.sampler, dtype=np.int64)
+            self._check_positions(positions)
             n_whole = len(positions) // self.batch_size * self.batch_size
             if self.drop_last:
                 positions = positions[:n_whole]
             batches = np.split(positions, range(self.batch_size, len(positions), self.batch_size))
         cells = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
-        n_cells = len(self.dataset)
-        if len(cells) and (cells.min() < 0 or cells.max() >= n_cells):
-            message = f"a sampler gave position {cells.max()}: the dataset has {n_cells} cells"
-            raise IndexError(message)
+        self._check_positions(cells)
         offsets = np.cumsum([0] + [len(b) for b in batches], dtype=np.int64)
         return np.ascontiguousarray(self.dataset.cells[cells]), offsets
+
+    def _check_positions(self, positions: NDArray[np.int64]) -> None:
+        n_cells = len(self.dataset)
+        if len(positions) and not 0 <= positions.min() <= positions.max() < n_cells:
+            wrong = positions.min() if positions.min() < 0 else positions.max()
+            message = f"a sampler gave position {wrong}: the dataset has {n_cells} cells"
+            raise IndexError(message)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Hand out the batches of the next epoch."""
@@ -258,9 +263,9 @@ class CellDataLoader:
         loader = self._make(epoch)
         try:
             while (batch := loader.next()) is not None:
-                self.stats = loader.stats()
+                self.stats = _with_rate(loader.stats())
                 yield self._finish(batch)
-            self.stats = loader.stats()
+            self.stats = _with_rate(loader.stats())
             if self.stats["skipped_cells"]:
                 warnings.warn(
                     f"{int(self.stats['skipped_cells'])} cells of broken chunks were skipped",
@@ -310,6 +315,10 @@ class CellDataLoader:
             f"CellDataLoader({len(self):,} batches of {self.batch_size} {self.form} from "
             f"{len(self.dataset):,} cells, {self.num_workers} threads, shuffle={self.shuffle!r})"
         )
+
+
+def _with_rate(stats: dict[str, float]) -> dict[str, float]:
+    return {**stats, "cells_per_second": stats["cells"] / max(stats["seconds"], 1e-9)}
 
 
 def _tensors(arrays: dict[str, Any], *, pin: bool) -> dict[str, Any]:

@@ -200,6 +200,9 @@ def _open_core(source: Any, name: str) -> _core.File:
 def _open_object(source: Any, name: str) -> _core.File:
     import threading
 
+    if not isinstance(source.read(0), bytes):
+        message = f"{name} gives {type(source.read(0)).__name__}, not bytes: open it in binary mode"
+        raise TypeError(message)
     lock = threading.Lock()
     with lock:
         nbytes = source.seek(0, os.SEEK_END)
@@ -212,9 +215,6 @@ def _open_object(source: Any, name: str) -> _core.File:
                 piece = source.read(count)
                 if not piece:
                     break
-                if not isinstance(piece, bytes):
-                    message = f"{name} gives {type(piece).__name__}, not bytes: open it in binary mode"
-                    raise TypeError(message)
                 pieces.append(piece)
                 count -= len(piece)
             return b"".join(pieces)

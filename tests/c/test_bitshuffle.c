@@ -33,6 +33,26 @@ TEST(bitshuffle_gives_what_the_filter_stored)
     CHECK(check_fixtures("bitshuffle", decode_bitshuffle, is_decodable, 100) >= 16);
 }
 
+TEST(bitshuffle_refuses_bytes_behind_the_container)
+{
+    fixture_set set = fixtures_load("bitshuffle");
+
+    for (size_t i = 0; i < set.n_cases; i++) {
+        const fixture *f = &set.cases[i];
+        uint8_t *longer = malloc(f->stored_nbytes + 1);
+        bench b = bench_new(f, decode_bitshuffle);
+        size_t out_nbytes = 0;
+
+        memcpy(longer, f->stored, f->stored_nbytes);
+        longer[f->stored_nbytes] = 0;
+        CHECK(!is_decodable(f) || bench_decode(&b, longer, f->stored_nbytes + 1, f->raw_nbytes,
+                                               &out_nbytes, NULL) == SCIO_ECORRUPT);
+        bench_free(&b);
+        free(longer);
+    }
+    fixtures_free(&set);
+}
+
 /* The definition, bit by bit. */
 static void
 bit_shuffle_plainly(const uint8_t *in, size_t n_items, size_t itemsize, uint8_t *out)

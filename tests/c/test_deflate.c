@@ -115,6 +115,11 @@ TEST(deflate_names_the_broken_part)
     check_refused(s, n - 1, sizeof raw, ""); /* 3 bytes of checksum */
     check_refused(s, n, 4999, "inflates to more than the 4999 bytes expected");
     check_refused(s, n, 0, "inflates to more than the 0 bytes expected");
+    for (size_t bit = 0; bit < 32; bit++) {
+        s[n - 1 - bit / 8] ^= (uint8_t)(1u << bit % 8);
+        check_refused(s, n, sizeof raw, "the stream says");
+        s[n - 1 - bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
     saved = s[n - 1];
     s[n - 1] ^= 1;
     check_refused(s, n, sizeof raw, "Adler-32 of the 5000 inflated bytes is 13880001");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
 import pickle
 from pathlib import Path
 
@@ -140,27 +141,19 @@ def test_a_broken_chunk_names_file_dataset_and_chunk(counts: Counts) -> None:
         raw.write(b"\xff" * 8)
     with pytest.raises(errors.CorruptFileError) as info:
         _core.File(counts.path).dataset("X/data").read()
-    for word in ("counts.h5ad", "X/data", "chunk 2"):
+    for word in ("counts.h5ad", "X/data", "chunk (2,)"):
         assert word in str(info.value)
     matrix = _core.Matrix.open_sparse(_core.File(counts.path), "X", shape=counts.csr.shape)
-    with pytest.raises(errors.CorruptFileError, match=r"counts\.h5ad.*X/data.*chunk 2"):
+    with pytest.raises(errors.CorruptFileError, match=r"counts\.h5ad.*X/data.*chunk \(2,\)"):
         matrix.read(0, 300)
 
 
-def test_a_value_that_does_not_fit_the_dtype_is_a_range_error(open_file: _core.File) -> None:
-    with pytest.raises(IndexError, match="99"):
-        open_file.dataset("chunked").read(dtype="bool")
-        open_file.dataset("chunked").read(dtype="int8")
-        _core.File(_with_value(300)).dataset("x").read(dtype="int8")
-
-
-def _with_value(value: int) -> bytes:
-    import io
-
+def test_a_value_that_does_not_fit_the_dtype_is_a_range_error():
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
-        file["x"] = np.array([1, 99, value])
-    return image.getvalue()
+        file["x"] = np.array([1, 99, 300])
+    with pytest.raises(IndexError, match=r"x: the int64 value 300 at position 2 .* int8"):
+        _core.File(image.getvalue()).dataset("x").read(dtype="int8")
 
 
 def test_a_cancelled_loader_says_so() -> None:

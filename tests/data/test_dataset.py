@@ -280,9 +280,9 @@ def test_pickle_carries_path_and_options(tiny_h5ad):
 
 
 def test_opening_never_reads_the_matrix(tmp_path):
-    big = anndata.AnnData(X=sp.random(2000, 500, density=0.2, format="csr", dtype=np.float32, random_state=0))
+    big = anndata.AnnData(X=sp.random(20_000, 500, density=0.2, format="csr", dtype=np.float32, random_state=0))
     path = tmp_path / "big.h5ad"
     big.write_h5ad(path)
     before = scio.stats()["nbytes_read"]
     CellDataset(path, None)
-    assert scio.stats()["nbytes_read"] - before < 200_000 < path.stat().st_size
+    assert scio.stats()["nbytes_read"] - before < 500_000 < path.stat().st_size

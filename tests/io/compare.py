@@ -24,11 +24,13 @@ def plain(value: Any) -> Any:
         return tuple(plain(value[name]) for name in value.dtype.names)
     if isinstance(value, np.void):
         return bytes(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mMV" and not value.dtype.names:
+        return value.tobytes()  # h5py turns opaque data with a tag of its own into dates
     if isinstance(value, np.ndarray):
         if value.dtype.names:
             return [plain(v) for v in value.reshape(-1)]
-        if value.dtype.kind in "OSV" or value.dtype.subdtype is not None:
-            return [plain(v) for v in value.reshape(-1).tolist() if True] if value.dtype.kind != "V" else [bytes(v) for v in value.reshape(-1)]
+        if value.dtype.kind in "OS":
+            return [plain(v) for v in value.reshape(-1).tolist()]
         return value
     if isinstance(value, np.generic):
         return value.item()

