@@ -1,4 +1,4 @@
-"""Question: how fast can all cores inflate a file's own chunks, and how near does scio come?
+"""How fast all cores can inflate a file's own chunks, and how near scio comes.
 
 The limit: the stored chunks of ``X/data`` and ``X/indices`` lie in memory, every thread inflates its
 share with libdeflate into one reused buffer, nothing else is done (``tools/decode_limit.c``).
@@ -30,7 +30,17 @@ def _library() -> ctypes.CDLL:
     target = Path(tempfile.mkdtemp()) / "decode_limit.so"
     source = ROOT / "benchmarks" / "decode_limit.c"
     subprocess.run(
-        ["gcc", "-O3", "-shared", "-fPIC", str(source), "-o", str(target), "-ldeflate", "-lpthread"],
+        [
+            "gcc",
+            "-O3",
+            "-shared",
+            "-fPIC",
+            str(source),
+            "-o",
+            str(target),
+            "-ldeflate",
+            "-lpthread",
+        ],
         check=True,
     )
     return ctypes.CDLL(str(target))
@@ -112,9 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     print(harness.machine())
     rows = []
-    for shape in (data.D1, data.D2):
-        if options.quick:
-            shape = data.Shape(shape.name, shape.n_cells // 10, shape.n_genes, shape.n_summed, shape.nnz_per_cell)
+    for shape in data.shapes(quick=options.quick):
         path = str(data.make(shape, "gzip"))
         for name, function, arguments in (
             ("limit: libdeflate, 1 thread", "limit", {"n_threads": 1}),
@@ -123,11 +131,15 @@ def main() -> None:
             ("scio X.read(), 1 thread", "scio_read", {"n_threads": 1}),
             ("scio X.read(), 2 threads", "scio_read", {"n_threads": 2}),
         ):
-            result = harness.in_child(__file__, function, {"path": path, "n_runs": options.runs, **arguments})
+            result = harness.in_child(
+                __file__, function, {"path": path, "n_runs": options.runs, **arguments}
+            )
             row = {"file": shape.name, "what": name, **result}
             rows.append(row)
-            print(f"{shape.name} {name:32s} {row.get('median', 0):12,.0f} cells/s "
-                  f"[{row.get('least', 0):,.0f} … {row.get('largest', 0):,.0f}] {row.get('error', '')}")
+            print(
+                f"{shape.name} {name:32s} {row.get('median', 0):12,.0f} cells/s "
+                f"[{row.get('least', 0):,.0f} … {row.get('largest', 0):,.0f}] {row.get('error', '')}"
+            )
     print("saved", harness.save("decode_limit" + ("_quick" if options.quick else ""), rows).name)
 
 

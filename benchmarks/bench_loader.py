@@ -1,4 +1,4 @@
-"""Question: how many cells per second reach a model from a plain, unshuffled ``.h5ad``?
+"""How many cells per second reach a model from a plain, unshuffled ``.h5ad``.
 
 Every system reads the same file (as anndata wrote it) and gives shuffled batches of one form; each runs
 in a process of its own, warm page cache, one warm-up pass, then whole epochs or `--seconds`.
@@ -15,6 +15,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import data
@@ -40,11 +41,24 @@ def _measure(
             rates.append(cells / (time.perf_counter() - start))
             first.append(first_batch)
     result = harness.run_times(iter(rates).__next__, n_runs)
-    return {**result, "first_batch_s": float(np.median(first)), "peak_rss_mib": harness.peak_rss_mib()}
+    return {
+        **result,
+        "first_batch_s": float(np.median(first)),
+        "peak_rss_mib": harness.peak_rss_mib(),
+    }
 
 
-def scio_loader(path: str, form: str, batch_size: int, threads: int, n_runs: int, limit_s: float,
-                genes: int = 0, memory: str = "1GiB", max_genes: int = 0) -> dict[str, Any]:
+def scio_loader(
+    path: str,
+    form: str,
+    batch_size: int,
+    threads: int,
+    n_runs: int,
+    limit_s: float,
+    genes: int = 0,
+    memory: str = "1GiB",
+    max_genes: int = 0,
+) -> dict[str, Any]:
     """CellDataLoader; a new loader per epoch, so every epoch decodes the file."""
     import scio
     from scio.data import CellDataLoader, CellDataset, GeneVocab, PreprocessingPipeline
@@ -61,7 +75,9 @@ def scio_loader(path: str, form: str, batch_size: int, threads: int, n_runs: int
     return {**result, "entropy": mixing.entropy, "perfect": mixing.perfect, "stats": stats}
 
 
-def scipy_memory(path: str, form: str, batch_size: int, n_runs: int, limit_s: float) -> dict[str, Any]:
+def scipy_memory(
+    path: str, form: str, batch_size: int, n_runs: int, limit_s: float
+) -> dict[str, Any]:
     """X[idx] on a matrix in memory, one exact permutation."""
     import scio
 
@@ -103,7 +119,7 @@ def h5py_rows(path: str, batch_size: int, n_runs: int, limit_s: float) -> dict[s
 
 
 def ann_loader(path: str, batch_size: int, n_runs: int, limit_s: float) -> dict[str, Any]:
-    """anndata's AnnLoader on a backed file, dense batches."""
+    """Anndata's AnnLoader on a backed file, dense batches."""
     import anndata
     from anndata.experimental import AnnLoader
 
@@ -112,14 +128,18 @@ def ann_loader(path: str, batch_size: int, n_runs: int, limit_s: float) -> dict[
     return _measure(lambda: iter(loader), len, n_runs, limit_s)
 
 
-def sc_dataset(path: str, block: int, fetch: int, batch_size: int, n_runs: int, limit_s: float) -> dict[str, Any]:
-    """scDataset's block shuffle on the backed matrix, CSR batches."""
+def sc_dataset(
+    path: str, block: int, fetch: int, batch_size: int, n_runs: int, limit_s: float
+) -> dict[str, Any]:
+    """ScDataset's block shuffle on the backed matrix, CSR batches."""
     import anndata
     from scdataset import BlockShuffling, scDataset
     from torch.utils.data import DataLoader
 
     backed = anndata.read_h5ad(path, backed="r")
-    collection = scDataset(backed.X, BlockShuffling(block_size=block), batch_size=batch_size, fetch_factor=fetch)
+    collection = scDataset(
+        backed.X, BlockShuffling(block_size=block), batch_size=batch_size, fetch_factor=fetch
+    )
     loader = DataLoader(collection, batch_size=None)
     return _measure(lambda: iter(loader), lambda b: b.shape[0], n_runs, limit_s)
 
@@ -128,9 +148,21 @@ def cases(batch_size: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name, function, arguments."""
     common = {"batch_size": batch_size}
     for threads in (1, 2):
-        yield f"scio CSR, {threads} thread(s)", "scio_loader", {**common, "form": "csr", "threads": threads}
-    yield "scio tokens 2,048, norm + log1p", "scio_loader", {**common, "form": "tokens", "threads": 2, "max_genes": 2048}
-    yield "scio dense 2,000 genes, norm + log1p", "scio_loader", {**common, "form": "dense", "threads": 2, "genes": 2000}
+        yield (
+            f"scio CSR, {threads} thread(s)",
+            "scio_loader",
+            {**common, "form": "csr", "threads": threads},
+        )
+    yield (
+        "scio tokens 2,048, norm + log1p",
+        "scio_loader",
+        {**common, "form": "tokens", "threads": 2, "max_genes": 2048},
+    )
+    yield (
+        "scio dense 2,000 genes, norm + log1p",
+        "scio_loader",
+        {**common, "form": "dense", "threads": 2, "genes": 2000},
+    )
     yield "SciPy X[idx] in memory, CSR", "scipy_memory", {**common, "form": "csr"}
     yield "scDataset block 64 fetch 256, CSR", "sc_dataset", {**common, "block": 64, "fetch": 256}
     yield "scDataset block 4 fetch 16, CSR", "sc_dataset", {**common, "block": 4, "fetch": 16}
@@ -138,35 +170,55 @@ def cases(batch_size: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "h5py row by row, dense", "h5py_rows", common
 
 
+def _report(
+    file: str, compression: str | None, name: str, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Print one line of the table and return it as a row."""
+    parts = [
+        f"{file} {compression or 'none':5s} {name:38s} {result.get('median', 0):10,.0f} cells/s"
+    ]
+    parts.append(f"[{result.get('least', 0):,.0f} … {result.get('largest', 0):,.0f}]")
+    if "first_batch_s" in result:
+        parts.append(f"first batch {result['first_batch_s']:.2f} s")
+        parts.append(f"{result['peak_rss_mib']:,.0f} MiB")
+    if "entropy" in result:
+        parts.append(f"entropy {result['entropy']:.3f} of {result['perfect']:.3f}")
+    parts.append(result.get("error", ""))
+    print("  ".join(parts), flush=True)
+    return {"file": file, "compression": compression, "what": name, **result}
+
+
 def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20.0, help="cut an epoch of a slow peer off")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the cells, three runs of 5 s")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="cut an epoch of a slow peer off"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the cells, three runs of 5 s"
+    )
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--files", nargs="*", default=["d1", "d2"])
     options = parser.parse_args()
     if options.quick:
         options.runs, options.seconds = 3, 5.0
     print(harness.machine())
-    rows = []
-    shapes = [s for s in (data.D1, data.D2) if s.name in options.files]
+    rows: list[dict[str, Any]] = []
+    shapes = [s for s in data.shapes(quick=options.quick) if s.name in options.files]
     for shape, compression in itertools.product(shapes, ("gzip", None)):
-        if options.quick:
-            shape = data.Shape(shape.name, shape.n_cells // 10, shape.n_genes, shape.n_summed, shape.nnz_per_cell)
         path = str(data.make(shape, compression))
-        for name, function, arguments in cases(64):
+        if compression:
+            limit = {"path": path, "n_threads": 2, "n_runs": options.runs}
+            script = str(Path(__file__).with_name("bench_decode_limit.py"))
+            result = harness.in_child(script, "limit", limit)
+            rows.append(_report(shape.name, compression, "limit: libdeflate, 2 threads", result))
+        for name, function, settings in cases(64):
             if options.only not in name:
                 continue
-            arguments = {"path": path, "n_runs": options.runs, "limit_s": options.seconds, **arguments}
-            result = harness.in_child(__file__, function, arguments)
-            rows.append({"file": shape.name, "compression": compression, "what": name, **result})
-            print(f"{shape.name} {compression or 'none':5s} {name:38s} {result.get('median', 0):10,.0f} cells/s "
-                  f"[{result.get('least', 0):,.0f} … {result.get('largest', 0):,.0f}]  "
-                  f"first batch {result.get('first_batch_s', 0):.2f} s  {result.get('peak_rss_mib', 0):,.0f} MiB  "
-                  f"{('entropy %.3f of %.3f' % (result['entropy'], result['perfect'])) if 'entropy' in result else ''}"
-                  f"{result.get('error', '')}", flush=True)
+            common = {"path": path, "n_runs": options.runs, "limit_s": options.seconds}
+            result = harness.in_child(__file__, function, {**common, **settings})
+            rows.append(_report(shape.name, compression, name, result))
     print("saved", harness.save("loader" + ("_quick" if options.quick else ""), rows).name)
 
 

@@ -10,7 +10,7 @@ column ``label`` (8 values), the worst case for mixing.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,12 @@ D1 = Shape("d1", 100_000, 13_714, 1, 756)
 D2 = Shape("d2", 50_000, 20_000, 4, 2_202)
 N_LABELS = 8
 ROWS_AT_ONCE = 5_000
+
+
+def shapes(*, quick: bool) -> list[Shape]:
+    """D1 and D2, or a tenth of their cells."""
+    both = [D1, D2]
+    return [replace(s, n_cells=s.n_cells // 10) for s in both] if quick else both
 
 
 def directory() -> Path:

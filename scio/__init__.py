@@ -18,7 +18,7 @@ from scio._core import __version__, build_info, get_threads, set_threads, stats
 
 if TYPE_CHECKING:
     from scio import data, datasets, errors, io
-    from scio.io.h5ad import open  # noqa: A004  the public name
+    from scio.io.h5ad import open
     from scio.matrix import CSR
 
 __all__ = [

@@ -36,8 +36,14 @@ def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
 class File:
     """An HDF5 file opened by scio's own parser; objects are named by path."""
 
-    def __new__(cls, source: str | bytes | memoryview | Callable[[int, int], bytes], /, *,
-                nbytes: int = -1, name: str = "") -> File: ...
+    def __new__(
+        cls,
+        source: str | bytes | memoryview | Callable[[int, int], bytes],
+        /,
+        *,
+        nbytes: int = -1,
+        name: str = "",
+    ) -> File: ...
     # str = path of a file; bytes-like = an image in memory (kept alive, not copied); a callable
     # read(offset, nbytes) -> bytes needs nbytes= and name=.
     @property
@@ -62,13 +68,17 @@ class File:
         """Return (name, "hard" | "soft" | "external" | "user", address, target, target_file)."""
     def attr_names(self, path: str, /) -> list[str]:
         """Return the names of the attributes, by name."""
-    def attr(self, path: str, name: str, /) -> tuple[dict[str, Any], tuple[int, ...] | None, NDArray[np.uint8]]:
+    def attr(
+        self, path: str, name: str, /
+    ) -> tuple[dict[str, Any], tuple[int, ...] | None, NDArray[np.uint8]]:
         """Return (type description, shape or None for a null space, raw bytes)."""
     def dataset(self, path: str, /) -> Dataset:
         """Describe the dataset at path; reads headers only."""
     def type(self, path: str, /) -> dict[str, Any]:
         """Return the description of a committed datatype."""
-    def vlen(self, type: dict[str, Any], records: NDArray[np.uint8], /) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def vlen(
+        self, type: dict[str, Any], records: NDArray[np.uint8], /
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Resolve records of shape (n, itemsize): offsets (n + 1) and payload bytes."""
     def close(self) -> None: ...
 
@@ -112,11 +122,22 @@ class Dataset:
     def stored_nbytes(self) -> int: ...  # sum over written units (walks the index)
     def units(self) -> NDArray[np.int64]:
         """Return (n_units, 4) int64: position (-1 = never written), nbytes, mask, is_raw."""
-    def read(self, start: Sequence[int] | None = None, count: Sequence[int] | None = None, *,
-             dtype: str | None = None, threads: int = -1) -> NDArray[Any]:
+    def read(
+        self,
+        start: Sequence[int] | None = None,
+        count: Sequence[int] | None = None,
+        *,
+        dtype: str | None = None,
+        threads: int = -1,
+    ) -> NDArray[Any]:
         """Read a box as numbers: native byte order, the stored dtype unless `dtype` is given."""
-    def read_raw(self, start: Sequence[int] | None = None, count: Sequence[int] | None = None, *,
-                 threads: int = -1) -> NDArray[np.uint8]:
+    def read_raw(
+        self,
+        start: Sequence[int] | None = None,
+        count: Sequence[int] | None = None,
+        *,
+        threads: int = -1,
+    ) -> NDArray[np.uint8]:
         """Read a box as stored: uint8 of shape count + (itemsize,)."""
 
 @final
@@ -124,13 +145,29 @@ class Matrix:
     """A row-readable matrix (cells x genes), in a file or in memory."""
 
     @classmethod
-    def open_sparse(cls, file: File, path: str, /, *, shape: tuple[int, int], is_csc: bool = False,
-                    max_nbytes: int = -1) -> Matrix: ...
+    def open_sparse(
+        cls,
+        file: File,
+        path: str,
+        /,
+        *,
+        shape: tuple[int, int],
+        is_csc: bool = False,
+        max_nbytes: int = -1,
+    ) -> Matrix: ...
     @classmethod
     def open_dense(cls, file: File, path: str, /) -> Matrix: ...
     @classmethod
-    def from_csr(cls, data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
-                 shape: tuple[int, int], name: str = "matrix in memory") -> Matrix: ...
+    def from_csr(
+        cls,
+        data: NDArray[Any],
+        indices: NDArray[Any],
+        indptr: NDArray[np.int64],
+        /,
+        *,
+        shape: tuple[int, int],
+        name: str = "matrix in memory",
+    ) -> Matrix: ...
     @classmethod
     def from_dense(cls, data: NDArray[Any], /, *, name: str = "matrix in memory") -> Matrix: ...
     @property
@@ -153,51 +190,125 @@ class Matrix:
     def nbytes(self) -> int: ...
     @property
     def indptr(self) -> NDArray[np.int64]: ...  # read-only view; CSR only
-    def take(self, rows: NDArray[np.int64], /, *, dtype: str | None = None, threads: int = -1) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    def take(
+        self, rows: NDArray[np.int64], /, *, dtype: str | None = None, threads: int = -1
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Return data, indices, indptr of rows in any order."""
-    def read(self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    def read(
+        self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Return data, indices, indptr of rows [start, stop)."""
-    def read_dense(self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1) -> NDArray[Any]:
+    def read_dense(
+        self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1
+    ) -> NDArray[Any]:
         """Return rows [start, stop) dense."""
 
-def csr_validate(data: NDArray[Any] | None, indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
-                 shape: tuple[int, int], level: str = "full") -> tuple[bool, bool]:
+def csr_validate(
+    data: NDArray[Any] | None,
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    /,
+    *,
+    shape: tuple[int, int],
+    level: str = "full",
+) -> tuple[bool, bool]:
     """Run the gate; return (is_sorted, has_duplicates) ((False, False) below "full")."""
 
-def csr_take(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], /, *,
-             shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+def csr_take(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    /,
+    *,
+    shape: tuple[int, int],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Gather rows of validated arrays."""
 
-def csr_transpose(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
-                  shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+def csr_transpose(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    /,
+    *,
+    shape: tuple[int, int],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return the arrays of the transpose."""
 
-def csr_to_dense(data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], /, *,
-                 shape: tuple[int, int]) -> NDArray[Any]:
+def csr_to_dense(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    /,
+    *,
+    shape: tuple[int, int],
+) -> NDArray[Any]:
     """Return the dense matrix; duplicates are summed."""
 
 def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return data, indices, indptr of the values that are not zero."""
 
-def collate(matrices: Sequence[Matrix], maps: Sequence[NDArray[np.int32]], cells: NDArray[np.int64], /, *,
-            form: str, n_ids: int, first_id: int, library_size: bool, target_sum: float, log1p: bool,
-            id_mask: NDArray[np.uint8] | None, max_genes: int, select: str, seed: int, epoch: int,
-            pad_id: int, pad_value: float, threads: int = -1) -> dict[str, Any]:
+def collate(
+    matrices: Sequence[Matrix],
+    maps: Sequence[NDArray[np.int32]],
+    cells: NDArray[np.int64],
+    /,
+    *,
+    form: str,
+    n_ids: int,
+    first_id: int,
+    library_size: bool,
+    target_sum: float,
+    log1p: bool,
+    id_mask: NDArray[np.uint8] | None,
+    max_genes: int,
+    select: str,
+    seed: int,
+    epoch: int,
+    pad_id: int,
+    pad_value: float,
+    threads: int = -1,
+) -> dict[str, Any]:
     """Read the cells (global ids over the matrices) and collate them into one batch."""
 
 @final
 class Loader:
     """One epoch of batches, in order; `close` or dropping it stops everything."""
 
-    def __new__(cls, matrices: Sequence[Matrix], maps: Sequence[NDArray[np.int32]], /, *,
-                cells: NDArray[np.int64] | None, form: str, n_ids: int, first_id: int,
-                library_size: bool, target_sum: float, log1p: bool,
-                id_mask: NDArray[np.uint8] | None, max_genes: int, select: str, seed: int, epoch: int,
-                pad_id: int, pad_value: float, batch_size: int, drop_last: bool, shuffle: str,
-                rank: int, world_size: int, max_memory: int, block_bytes: int, threads: int,
-                prefetch: int, skip_errors: bool, first_batch: int,
-                given_cells: NDArray[np.int64] | None = None,
-                given_offsets: NDArray[np.int64] | None = None) -> Loader: ...
+    def __new__(
+        cls,
+        matrices: Sequence[Matrix],
+        maps: Sequence[NDArray[np.int32]],
+        /,
+        *,
+        cells: NDArray[np.int64] | None,
+        form: str,
+        n_ids: int,
+        first_id: int,
+        library_size: bool,
+        target_sum: float,
+        log1p: bool,
+        id_mask: NDArray[np.uint8] | None,
+        max_genes: int,
+        select: str,
+        seed: int,
+        epoch: int,
+        pad_id: int,
+        pad_value: float,
+        batch_size: int,
+        drop_last: bool,
+        shuffle: str,
+        rank: int,
+        world_size: int,
+        max_memory: int,
+        block_bytes: int,
+        threads: int,
+        prefetch: int,
+        skip_errors: bool,
+        first_batch: int,
+        given_cells: NDArray[np.int64] | None = None,
+        given_offsets: NDArray[np.int64] | None = None,
+    ) -> Loader: ...
     # form: "tokens" "dense" "csr"; select: "most_expressed" "random_expressed" "first";
     # shuffle: "none" "block" "exact" "given"
     @property

@@ -95,7 +95,7 @@ class LoaderError(ScioError, RuntimeError):
     """A loader could not go on."""
 
 
-class LoaderCancelled(LoaderError):  # noqa: N818  a state, not a fault
+class LoaderCancelled(LoaderError):
     """The loader, or a long call, was stopped from outside."""
 
 

@@ -44,12 +44,14 @@ def row_values(row: int, n_cols: int, salt: int, kind: str) -> tuple[np.ndarray,
     if kind == "eighths":
         values = ((h[cols] >> np.uint64(8)) % 1000 + 1) / 8
     if kind == "wide":
-        values[(cols == 3) & (row % 8 == 0)] = 300
-        values[(cols == 5) & (row % 31 == 11)] = 0.5
+        values[(cols % 10 == 3) & (row % 20 == 0)] = 300
+        values[(cols % 10 == 5) & (row % 31 == 11)] = 0.5
     return cols, values
 
 
-def csr(n_rows: int, n_cols: int, salt: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def csr(
+    n_rows: int, n_cols: int, salt: int, kind: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Data, indices and indptr of a matrix."""
     rows = [row_values(row, n_cols, salt, kind) for row in range(n_rows)]
     indptr = np.concatenate([[0], np.cumsum([len(cols) for cols, _ in rows])])
@@ -79,28 +81,48 @@ def main() -> None:
     with h5py.File(TARGET, "w", libver=("earliest", "v110"), track_order=False) as file:
         # chunks of data and indices that do not divide one another, as h5py chooses them for f8 and i4
         write_group(
-            file, "f8", csr(120, 300, 1, "eighths"), ("<f8", "<i4"),
-            {"chunks": (331,), **gzip}, {"chunks": (661,), **gzip},
+            file,
+            "f8",
+            csr(120, 300, 1, "eighths"),
+            ("<f8", "<i4"),
+            {"chunks": (331,), **gzip},
+            {"chunks": (661,), **gzip},
         )
         # chunks shorter than the full rows
         write_group(
-            file, "f4", csr(150, 300, 2, "small"), ("<f4", "<i4"),
-            {"chunks": (64,), **gzip}, {"chunks": (64,), **gzip},
+            file,
+            "f4",
+            csr(150, 300, 2, "small"),
+            ("<f4", "<i4"),
+            {"chunks": (64,), **gzip},
+            {"chunks": (64,), **gzip},
         )
         # values that need uint16 and float32 here and there; 64-bit indices, shuffled
         write_group(
-            file, "wide", csr(150, 90, 3, "wide"), ("<f4", "<i8"),
-            {"chunks": (100,)}, {"chunks": (70,), **shuffled},
+            file,
+            "wide",
+            csr(150, 90, 3, "wide"),
+            ("<f4", "<i8"),
+            {"chunks": (100,)},
+            {"chunks": (70,), **shuffled},
         )
         write_group(file, "plain", csr(80, 90, 4, "small"), ("<f4", "<i4"), {}, {})
         write_group(
-            file, "swapped", csr(80, 90, 5, "small"), (">f4", ">i4"),
-            {"chunks": (50,)}, {"chunks": (90,)},
+            file,
+            "swapped",
+            csr(80, 90, 5, "small"),
+            (">f4", ">i4"),
+            {"chunks": (50,)},
+            {"chunks": (90,)},
         )
         # the columns of csr(90, 150, 6), that is a matrix of 150 rows
         write_group(
-            file, "csc", csr(90, 150, 6, "small"), ("<f4", "<i4"),
-            {"chunks": (64,), **gzip}, {"chunks": (64,), **gzip},
+            file,
+            "csc",
+            csr(90, 150, 6, "small"),
+            ("<f4", "<i4"),
+            {"chunks": (64,), **gzip},
+            {"chunks": (64,), **gzip},
         )
         for name, dtype, salt, kwargs in (
             ("dense", "<f4", 7, {"chunks": (16, 7), **gzip}),

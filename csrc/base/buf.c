@@ -3,6 +3,7 @@
 #include "base/buf.h"
 
 #include "base/mem.h"
+#include "base/recycle.h"
 #include "base/stats.h"
 
 #include <stdatomic.h>
@@ -71,19 +72,43 @@ release_block(void *context, void *data, size_t nbytes)
     scio_mem_free(data);
 }
 
+static void
+release_recycled(void *context, void *data, size_t nbytes)
+{
+    const size_t capacity = scio_recycle_capacity(nbytes);
+
+    if (scio_recycle_give(data, capacity))
+        return;
+    if (capacity >= MAPPED_MIN_NBYTES)
+        release_mapped(context, data, capacity);
+    else
+        release_block(context, data, capacity);
+}
+
+/* A block that went round once, or a new one of the size that will. */
+static scio_status
+take_block(size_t nbytes, void **out, scio_buf_release_fn *release_out, scio_error *err)
+{
+    const bool is_recycled = scio_recycle_is_for(nbytes);
+    const size_t capacity = is_recycled ? scio_recycle_capacity(nbytes) : nbytes;
+    const bool is_mapped = capacity >= MAPPED_MIN_NBYTES;
+
+    *release_out = is_recycled ? release_recycled : is_mapped ? release_mapped : release_block;
+    *out = is_recycled && !scio_mem_ask_fails() ? scio_recycle_take(capacity) : NULL;
+    if (*out != NULL)
+        return SCIO_OK;
+    return is_mapped ? map_aligned(capacity, out, err) : scio_mem_alloc(capacity, 1, out, err);
+}
+
 scio_status
 scio_buf_new(size_t nbytes, scio_buf **out, scio_error *err)
 {
-    const bool is_mapped = nbytes >= MAPPED_MIN_NBYTES;
-    const scio_buf_release_fn release = is_mapped ? release_mapped : release_block;
+    scio_buf_release_fn release = NULL;
     void *data = NULL;
     scio_status status;
 
     *out = NULL;
-    if (is_mapped)
-        SCIO_TRY(map_aligned(nbytes, &data, err));
-    else
-        SCIO_TRY(scio_mem_alloc(nbytes, 1, &data, err));
+    SCIO_TRY(take_block(nbytes, &data, &release, err));
     status = scio_buf_wrap(data, nbytes, release, NULL, out, err);
     if (status != SCIO_OK)
         release(NULL, data, nbytes);

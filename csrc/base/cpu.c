@@ -1,82 +1,89 @@
-/* What the CPU offers, asked once. */
+/* What the CPU offers and what SCIO_CPU allows, found out once. */
 #include "base/cpu.h"
 
+#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static const char *const level_names[] = {"base", "avx2", "avx512"};
+static const char *const level_names[] = {
+    [SCIO_CPU_BASE] = "base", [SCIO_CPU_AVX2] = "avx2", [SCIO_CPU_AVX512] = "avx512"};
+#define N_LEVELS (sizeof level_names / sizeof level_names[0])
 
+/* The outcome, for good after find_level has run. */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static scio_cpu_level level_in_force = SCIO_CPU_BASE;
+static char unknown_name[32]; /* SCIO_CPU when it is wrong, cut; else empty */
+
+/* AVX512 asks for what x86-64-v4 has of it: every server CPU that has one of the four has all. */
 static scio_cpu_level
-offered(void)
+offered_level(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2"))
+        return SCIO_CPU_BASE;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         return SCIO_CPU_AVX512;
-    if (__builtin_cpu_supports("avx2"))
-        return SCIO_CPU_AVX2;
-#endif
+    return SCIO_CPU_AVX2;
+#else
     return SCIO_CPU_BASE;
+#endif
 }
 
-static scio_status
-find_level(scio_cpu_level *out, scio_error *err)
+static void
+find_level(void)
 {
     const char *wanted = getenv("SCIO_CPU");
-    const scio_cpu_level most = offered();
+    const scio_cpu_level offered = offered_level();
 
-    *out = most;
+    level_in_force = offered;
     if (wanted == NULL || wanted[0] == '\0')
-        return SCIO_OK;
-    for (size_t i = 0; i < sizeof level_names / sizeof level_names[0]; i++) {
+        return;
+    for (size_t i = 0; i < N_LEVELS; i++) {
         if (strcmp(wanted, level_names[i]) == 0) {
-            *out = (scio_cpu_level)i < most ? (scio_cpu_level)i : most;
-            return SCIO_OK;
+            level_in_force = (scio_cpu_level)i < offered ? (scio_cpu_level)i : offered;
+            return;
         }
     }
-    *out = SCIO_CPU_BASE;
-    return scio_fail(err, SCIO_EINVAL, "SCIO_CPU is \"%s\"; it is base, avx2 or avx512", wanted);
+    level_in_force = SCIO_CPU_BASE;
+    strncpy(unknown_name, wanted, sizeof unknown_name - 1);
 }
 
 scio_status
 scio_cpu_level_get(scio_cpu_level *out, scio_error *err)
 {
-    return find_level(out, err);
+    *out = scio_cpu();
+    if (unknown_name[0] != '\0')
+        return scio_fail(err, SCIO_EINVAL, "SCIO_CPU is \"%s\"; it is base, avx2 or avx512",
+                         unknown_name);
+    return SCIO_OK;
 }
 
 scio_cpu_level
 scio_cpu(void)
 {
-    /* 0 = not asked yet; else level + 1.  Two threads that race find the same. */
-    static _Atomic int known;
-    int level = atomic_load_explicit(&known, memory_order_relaxed);
-
-    if (level == 0) {
-        scio_cpu_level found;
-
-        if (find_level(&found, NULL) != SCIO_OK)
-            found = SCIO_CPU_BASE;
-        level = (int)found + 1;
-        atomic_store_explicit(&known, level, memory_order_relaxed);
-    }
-    return (scio_cpu_level)(level - 1);
+    (void)pthread_once(&once, find_level);
+    return level_in_force;
 }
 
 const char *
 scio_cpu_level_name(scio_cpu_level level)
 {
-    return level_names[level];
+    return (size_t)level < N_LEVELS ? level_names[level] : "unknown";
 }
 
 size_t
 scio_cpu_count(void)
 {
-    cpu_set_t set;
+    long n_online;
+    cpu_set_t usable;
 
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return CPU_COUNT(&set) > 0 ? (size_t)CPU_COUNT(&set) : 1;
+    if (sched_getaffinity(0, sizeof usable, &usable) == 0 && CPU_COUNT(&usable) > 0)
+        return (size_t)CPU_COUNT(&usable);
+    /* More CPUs than a cpu_set_t has room for. */
+    n_online = sysconf(_SC_NPROCESSORS_ONLN);
+    return n_online > 0 ? (size_t)n_online : 1;
 }

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What dtype_template.h asks of a type: its class, its bits, how it is stored, which C type computes
- * with it and, of integers, its range. */
+/* What dtype_template.h asks of a type: its class, its bits, how it is stored, which C type
+ * computes with it and, of integers, its range. */
 #define CLASS_IS_BOOL 0
 #define CLASS_IS_UNSIGNED 1
 #define CLASS_IS_SIGNED 2
@@ -113,6 +113,20 @@ f32_from_bits(uint32_t bits)
     return value;
 }
 
+/* The two below choose by masks: gcc makes branches, and no SIMD, of a `?:` that chooses among
+ * results of floating-point arithmetic, which may trap. */
+static inline uint32_t
+pick_u32(bool condition, uint32_t yes, uint32_t no)
+{
+    return no ^ ((yes ^ no) & (0 - (uint32_t)condition));
+}
+
+static inline float
+f32_or_zero(bool condition, float value)
+{
+    return f32_from_bits(f32_bits(value) & (0 - (uint32_t)condition));
+}
+
 /* Half precision has 5 bits of exponent (bias 15) and 10 of fraction, single 8 (bias 127) and 23.
  * Moved 13 places up, a half is a single whose exponent is 112 too low: the product with 2^112 is
  * exact and makes subnormal halves normal too.  Infinities and NaNs get the full exponent. */
@@ -121,16 +135,16 @@ f16_to_f32(uint16_t bits)
 {
     const uint32_t sign = (uint32_t)(bits & 0x8000u) << 16;
     const uint32_t moved = (uint32_t)(bits & 0x7fffu) << 13;
-    const uint32_t finite = f32_bits(f32_from_bits(moved) * 0x1p112f);
-    const uint32_t magnitude = moved >= 0x7c00u << 13 ? moved | 0x7f800000u : finite;
+    const uint32_t scaled = f32_bits(f32_from_bits(moved) * 0x1p112f);
+    const uint32_t special = pick_u32(moved >= 0x7c00u << 13, 0x7f800000u, 0);
 
-    return f32_from_bits(sign | magnitude);
+    return f32_from_bits(sign | scaled | special);
 }
 
-/* Rounds to nearest, ties to even.  In the normal range half a unit of the last place kept, less one
- * when that place is even, is added before the 13 places are cut; a carry moves on into the exponent
- * and at last to infinity.  Below 2^-14 the sum with 0.5, whose last place is 2^-24, is rounded by
- * the adder just where a subnormal half is. A NaN stays one and keeps its upper bits. */
+/* Rounds to nearest, ties to even.  In the normal range half a unit of the last place kept, less
+ * one when that place is even, is added before the 13 places are cut; a carry moves on into the
+ * exponent and at last to infinity.  Below 2^-14 the sum with 0.5, whose last place is 2^-24, is
+ * rounded by the adder just where a subnormal half is. A NaN stays one and keeps its upper bits. */
 static inline uint16_t
 f32_bits_to_f16(uint32_t bits)
 {
@@ -139,10 +153,10 @@ f32_bits_to_f16(uint32_t bits)
     const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1)) >> 13;
     const uint32_t subnormal = f32_bits(f32_from_bits(magnitude) + 0.5f) - 0x3f000000u;
     const uint32_t nan = 0x7e00u | (magnitude >> 13 & 0x3ffu);
-    uint32_t half = magnitude < 113u << 23 ? subnormal : normal;
+    uint32_t half = pick_u32(magnitude < 113u << 23, subnormal, normal);
 
-    half = magnitude >= 143u << 23 ? 0x7c00u : half;
-    half = magnitude > 255u << 23 ? nan : half;
+    half = pick_u32(magnitude >= 143u << 23, 0x7c00u, half);
+    half = pick_u32(magnitude > 255u << 23, nan, half);
     return (uint16_t)(sign | half);
 }
 
@@ -154,11 +168,10 @@ f64_to_f16(double value)
 {
     const float nearest = (float)value;
     const double back = (double)nearest;
-    const double magnitude = value < 0 ? -value : value;
-    const bool is_above = (back < 0 ? -back : back) > magnitude;
+    const bool is_above = __builtin_fabs(back) > __builtin_fabs(value);
     const uint32_t cut = f32_bits(nearest) - is_above;
 
-    return f32_bits_to_f16(back != value ? cut | 1u : cut);
+    return f32_bits_to_f16(cut | (back != value));
 }
 
 #define SRC BOOL
@@ -207,10 +220,9 @@ typedef struct dtype_info {
     const char *name;
 } dtype_info;
 
-static const dtype_info infos[SCIO_N_DTYPES] = {
-    [SCIO_DTYPE_NONE] = {0, 0, "none"},
+static const dtype_info infos[SCIO_N_DTYPES] = {[SCIO_DTYPE_NONE] = {0, 0, "none"},
 #define DTYPE_INFO(name, ctype, kind, text) [SCIO_##name] = {sizeof(ctype), kind, text},
-    SCIO_DTYPE_LIST(DTYPE_INFO)
+                                                SCIO_DTYPE_LIST(DTYPE_INFO)
 #undef DTYPE_INFO
 };
 

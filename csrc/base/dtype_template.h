@@ -90,6 +90,13 @@ CAST(const unsigned char *restrict from, unsigned char *restrict to, size_t n_it
 
 #elif SRC_CLASS >= CLASS_IS_F16
 
+/* Where nothing becomes SIMD anyhow, a branch that is never taken is cheaper than a mask. */
+#if SRC_CLASS == CLASS_IS_F64 || DST_N_BITS == 64
+#define OR_ZERO(condition, value) ((condition) ? (value) : 0)
+#else
+#define OR_ZERO(condition, value) f32_or_zero(condition, value)
+#endif
+
 /* Float to integer.  C does not define the conversion of what is out of range: such values, and
  * NaN, become 0 before it and differ from the result after it, as those with a fraction do.  Both
  * limits are powers of two, hence exact. */
@@ -98,17 +105,17 @@ CAST(const unsigned char *restrict from, unsigned char *restrict to, size_t n_it
 {
     const SRC_VALUE below = (SRC_VALUE)PASTE(MIN_, DST);
     const SRC_VALUE above = (SRC_VALUE)(PASTE(MAX_, DST) / 2 + 1) * 2;
-    bool is_misfit = false;
+    unsigned misfits = 0;
 
     for (size_t i = 0; i < n_items; i++) {
         const SRC_VALUE value = LOAD(from, i);
-        const SRC_VALUE inside = ((value >= below) & (value < above)) ? value : 0;
-        const DST_STORED result = (DST_STORED)inside;
+        const bool is_inside = (value >= below) & (value < above);
+        const DST_STORED result = (DST_STORED)OR_ZERO(is_inside, value);
 
-        is_misfit |= (SRC_VALUE)result != value;
+        misfits |= (SRC_VALUE)result != value;
         memcpy(to + i * sizeof result, &result, sizeof result);
     }
-    if (!is_misfit)
+    if (misfits == 0)
         return n_items;
     for (size_t i = 0; i < n_items; i++) {
         const SRC_VALUE value = LOAD(from, i);
@@ -118,6 +125,8 @@ CAST(const unsigned char *restrict from, unsigned char *restrict to, size_t n_it
     }
     return n_items;
 }
+
+#undef OR_ZERO
 
 #else
 

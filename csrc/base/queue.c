@@ -1,4 +1,5 @@
-/* A ring of slots; slot seq % capacity belongs to sequence number seq while seq is in the window. */
+/* A ring of slots; slot seq % capacity belongs to sequence number seq while seq is in the window.
+ */
 #include "base/queue.h"
 
 #include "base/mem.h"
@@ -13,10 +14,10 @@ struct scio_queue {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     /* guarded by mutex: */
-    void **items;      /* [capacity] */
-    bool *is_filled;   /* [capacity] */
-    uint64_t next;     /* sequence number that take gives next */
-    uint64_t end;      /* items in all; UINT64_MAX = not known */
+    void **items;    /* [capacity] */
+    bool *is_filled; /* [capacity] */
+    uint64_t next;   /* sequence number that take gives next */
+    uint64_t end;    /* items in all; UINT64_MAX = not known */
     bool is_cancelled;
 };
 
@@ -85,8 +86,8 @@ scio_queue_put(scio_queue *queue, uint64_t seq, void *item, scio_error *err)
     else if (seq < queue->next || seq - queue->next >= queue->capacity ||
              queue->is_filled[seq % queue->capacity])
         status = scio_fail(err, SCIO_EBUG,
-                           "item %" PRIu64 " put into a queue that holds %zu from %" PRIu64 " on", seq,
-                           queue->capacity, queue->next);
+                           "item %" PRIu64 " put into a queue that holds %zu from %" PRIu64 " on",
+                           seq, queue->capacity, queue->next);
     else {
         queue->items[seq % queue->capacity] = item;
         queue->is_filled[seq % queue->capacity] = true;

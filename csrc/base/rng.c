@@ -1,4 +1,5 @@
-/* Philox4x32-10: ten rounds of two 32-bit multiplications on a 128-bit counter under a 64-bit key. */
+/* Philox4x32-10: ten rounds of two 32-bit multiplications on a 128-bit counter under a 64-bit key.
+ */
 #include "base/rng.h"
 
 static const uint32_t MULTIPLIER_0 = 0xD2511F53u;
@@ -34,7 +35,8 @@ scio_rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
     out[3] = c3;
 }
 
-/* The counter is (index, stream), the key the seed: 2^128 values per seed, none depends on another. */
+/* The counter is (index, stream), the key the seed: 2^128 values per seed, none depends on another.
+ */
 uint64_t
 scio_rng_u64(uint64_t seed, uint64_t stream, uint64_t index)
 {
@@ -47,21 +49,21 @@ scio_rng_u64(uint64_t seed, uint64_t stream, uint64_t index)
     return (uint64_t)out[1] << 32 | out[0];
 }
 
-/* Lemire's multiplication with rejection (ACM TOMACS 29, 2019): the low product half below
- * 2^64 mod bound would be over-represented; such draws move to the next sub-stream. */
+/* Lemire's multiplication with rejection (ACM TOMACS 29, 2019): draws whose low product half is
+ * below 2^64 mod bound would make some results too frequent; they are replaced by a draw of the
+ * next sub-stream.  The remainder is below bound, so it is seldom needed. */
 uint64_t
 scio_rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound)
 {
-    const uint64_t threshold = (0 - bound) % bound;
-    uint64_t sub = 0;
-
-    for (;;) {
+    if (bound < 2)
+        return 0;
+    for (uint64_t sub = 0;; sub++) {
         const uint64_t draw = scio_rng_u64(seed, stream + (sub << 48), index);
         const wide_product product = (wide_product)draw * bound;
+        const uint64_t low = (uint64_t)product;
 
-        if ((uint64_t)product >= threshold)
+        if (low >= bound || low >= (0 - bound) % bound)
             return (uint64_t)(product >> 64);
-        sub++;
     }
 }
 

@@ -28,10 +28,10 @@ struct scio_source {
     source_kind kind;
     uint64_t nbytes;
     char *name;
-    int fd;                 /* file: -1 when there is none */
-    char *path;             /* file: absolute, so that a chdir does not make it vanish */
-    file_identity identity; /* file: at opening */
-    scio_buf *buf;          /* buf */
+    int fd;                   /* file: -1 when there is none */
+    char *path;               /* file: absolute, so that a chdir does not make it vanish */
+    file_identity identity;   /* file: at opening */
+    scio_buf *buf;            /* buf */
     scio_source_read_fn read; /* callback, as the two below */
     scio_source_release_fn release;
     void *context;
@@ -185,8 +185,7 @@ scio_source_retain(scio_source *source)
 void
 scio_source_release(scio_source *source)
 {
-    if (source == NULL ||
-        atomic_fetch_sub_explicit(&source->n_refs, 1, memory_order_acq_rel) != 1)
+    if (source == NULL || atomic_fetch_sub_explicit(&source->n_refs, 1, memory_order_acq_rel) != 1)
         return;
     source_free(source);
 }
@@ -296,9 +295,8 @@ compare_identity(const scio_source *source, const struct stat *st, scio_error *e
                          source->name);
     if (now.nbytes != then.nbytes)
         return scio_fail(err, SCIO_EFORMAT,
-                         "%s: changed while open: it had %llu bytes and now has %llu",
-                         source->name, (unsigned long long)then.nbytes,
-                         (unsigned long long)now.nbytes);
+                         "%s: changed while open: it had %llu bytes and now has %llu", source->name,
+                         (unsigned long long)then.nbytes, (unsigned long long)now.nbytes);
     if (now.mtime_ns != then.mtime_ns)
         return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: written to", source->name);
     return SCIO_OK;

@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-#define ROWS_NBYTES ((uint64_t)256 << 10) /* units of compact and contiguous data are about this   \
-                                           */
+#define ROWS_NBYTES                                                                                \
+    ((uint64_t)256 << 10) /* units of compact and contiguous data are about this                   \
+                           */
 
 static const char *const INDEX_NAMES[] = {
     [SCIO_H5_INDEX_NONE] = "none",     [SCIO_H5_INDEX_BTREE1] = "btree1",

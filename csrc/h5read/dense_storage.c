@@ -75,7 +75,7 @@ typedef struct dense_entry {
 typedef struct dense_reader {
     const scio_h5_file *file;
     scio_h5_dense_kind kind;
-    scio_h5_heap *heap;
+    scio_fractal_heap *heap;
     scio_h5_dense_fn visit;
     void *context;
     /* Objects do not overlap in a sound heap, so all of them are smaller than the file: stops many
@@ -122,7 +122,7 @@ visit_entry(dense_reader *reader, const dense_entry *entry, scio_error *err)
         return scio_fail(err, SCIO_EUNSUPPORTED,
                          "an attribute lies in the file's heap of shared object header messages, "
                          "which scio does not read; h5repack writes a file without");
-    SCIO_TRY(scio_h5_heap_get(reader->heap, entry->id, &data, &nbytes, &position, err));
+    SCIO_TRY(scio_fractal_heap_get(reader->heap, entry->id, &data, &nbytes, &position, err));
     if (nbytes > reader->left_nbytes)
         return scio_fail(
             err, SCIO_ECORRUPT,
@@ -154,7 +154,7 @@ collect(void *context, const uint8_t *record, size_t record_nbytes, scio_error *
         SCIO_TRY(scio_mem_realloc(&reader->entries, capacity, sizeof entry, err));
         reader->capacity = capacity;
     }
-    entry.heap_offset = scio_h5_heap_offset(reader->heap, entry.id);
+    entry.heap_offset = scio_fractal_heap_offset(reader->heap, entry.id);
     reader->entries[reader->n_entries++] = entry;
     return SCIO_OK;
 }
@@ -184,7 +184,7 @@ scio_h5_dense_walk(const scio_h5_file *file, const scio_h5_dense *dense, size_t 
     reader.context = context;
     reader.max_entries = max_items;
     reader.left_nbytes = scio_h5_file_superblock(file)->end - scio_h5_file_superblock(file)->base;
-    status = scio_h5_heap_open(file, dense->heap, id_nbytes(dense->kind), &reader.heap, err);
+    status = scio_fractal_heap_open(file, dense->heap, id_nbytes(dense->kind), &reader.heap, err);
     if (status != SCIO_OK)
         goto done;
     status = scio_h5_btree2_walk(file, dense->name_tree, tree_type(dense->kind), 0, collect,
@@ -198,7 +198,7 @@ scio_h5_dense_walk(const scio_h5_file *file, const scio_h5_dense *dense, size_t 
         status = visit_entry(&reader, &reader.entries[i], err);
 done:
     scio_mem_free(reader.entries);
-    scio_h5_heap_free(reader.heap);
+    scio_fractal_heap_free(reader.heap);
     return status;
 }
 
@@ -239,10 +239,10 @@ scio_h5_dense_find(const scio_h5_file *file, const scio_h5_dense *dense, const c
     reader.context = context;
     reader.wanted_hash = scio_h5_lookup3(name, strlen(name));
     reader.left_nbytes = scio_h5_file_superblock(file)->end - scio_h5_file_superblock(file)->base;
-    SCIO_TRY(scio_h5_heap_open(file, dense->heap, id_nbytes(dense->kind), &reader.heap, err));
+    SCIO_TRY(scio_fractal_heap_open(file, dense->heap, id_nbytes(dense->kind), &reader.heap, err));
     status = scio_h5_btree2_find(file, dense->name_tree, tree_type(dense->kind), compare_hash,
                                  visit_found, &reader, err);
-    scio_h5_heap_free(reader.heap);
+    scio_fractal_heap_free(reader.heap);
     return status;
 }
 

@@ -28,20 +28,20 @@
 #define FLAG_CHECKED_BLOCKS 2u
 
 static uint64_t
-row_block_nbytes(const scio_h5_heap *heap, unsigned row)
+row_block_nbytes(const scio_fractal_heap *heap, unsigned row)
 {
     return row == 0 ? heap->start_nbytes : heap->start_nbytes << (row - 1);
 }
 
 static uint64_t
-row_offset(const scio_h5_heap *heap, unsigned row)
+row_offset(const scio_fractal_heap *heap, unsigned row)
 {
     return row == 0 ? 0 : UINT64_C(1) << (heap->row0_bits + row - 1);
 }
 
 /* Signature, version, owner and offset in the heap: what direct and indirect blocks start with. */
 static scio_status
-check_head(const scio_h5_heap *heap, const scio_heap_block *block, scio_cursor *cursor,
+check_head(const scio_fractal_heap *heap, const scio_fractal_block *block, scio_cursor *cursor,
            const char *signature, scio_error *err)
 {
     uint64_t owner = 0, offset = 0;
@@ -62,7 +62,7 @@ check_head(const scio_h5_heap *heap, const scio_heap_block *block, scio_cursor *
 
 /* Replaces `*slot` by the bytes of `want`, not checked yet; the slot is empty after an error. */
 static scio_status
-load_block(const scio_h5_heap *heap, const scio_heap_block *want, scio_heap_block *slot,
+load_block(const scio_fractal_heap *heap, const scio_fractal_block *want, scio_fractal_block *slot,
            scio_error *err)
 {
     uint8_t *data = NULL;
@@ -83,14 +83,14 @@ load_block(const scio_h5_heap *heap, const scio_heap_block *want, scio_heap_bloc
 }
 
 static bool
-is_loaded(const scio_heap_block *slot, const scio_heap_block *want)
+is_loaded(const scio_fractal_block *slot, const scio_fractal_block *want)
 {
     return slot->data != NULL && slot->address == want->address && slot->offset == want->offset &&
            slot->nbytes == want->nbytes;
 }
 
 size_t
-scio_heap_prefix_nbytes(const scio_h5_heap *heap)
+scio_fractal_heap_prefix_nbytes(const scio_fractal_heap *heap)
 {
     return HEAD_NBYTES + scio_h5_file_superblock(heap->file)->offset_nbytes + heap->offset_nbytes +
            ((heap->flags & FLAG_CHECKED_BLOCKS) != 0 ? CHECKSUM_NBYTES : 0);
@@ -98,10 +98,10 @@ scio_heap_prefix_nbytes(const scio_h5_heap *heap)
 
 /* The checksum of a direct block is over the whole block with its own four bytes as zeros. */
 static scio_status
-check_direct_sum(const scio_h5_heap *heap, scio_heap_block *block, scio_error *err)
+check_direct_sum(const scio_fractal_heap *heap, scio_fractal_block *block, scio_error *err)
 {
-    const size_t at = scio_heap_prefix_nbytes(heap) - CHECKSUM_NBYTES;
-    const uint64_t position = scio_heap_position(heap, block->address);
+    const size_t at = scio_fractal_heap_prefix_nbytes(heap) - CHECKSUM_NBYTES;
+    const uint64_t position = scio_fractal_heap_position(heap, block->address);
     scio_cursor cursor = scio_cursor_make(block->data + at, CHECKSUM_NBYTES, position, DIRECT);
     uint32_t stored = 0, computed;
 
@@ -112,10 +112,10 @@ check_direct_sum(const scio_h5_heap *heap, scio_heap_block *block, scio_error *e
 }
 
 static scio_status
-check_direct(const scio_h5_heap *heap, scio_heap_block *block, scio_error *err)
+check_direct(const scio_fractal_heap *heap, scio_fractal_block *block, scio_error *err)
 {
     scio_cursor cursor = scio_cursor_make(block->data, (size_t)block->nbytes,
-                                          scio_heap_position(heap, block->address), DIRECT);
+                                          scio_fractal_heap_position(heap, block->address), DIRECT);
 
     SCIO_TRY(check_head(heap, block, &cursor, "FHDB", err));
     if ((heap->flags & FLAG_CHECKED_BLOCKS) == 0)
@@ -126,7 +126,7 @@ check_direct(const scio_h5_heap *heap, scio_heap_block *block, scio_error *err)
 
 /* A block that fails its checks is not kept. */
 static scio_status
-ensure_direct(scio_h5_heap *heap, const scio_heap_block *want, scio_error *err)
+ensure_direct(scio_fractal_heap *heap, const scio_fractal_block *want, scio_error *err)
 {
     scio_status status;
 
@@ -142,9 +142,9 @@ ensure_direct(scio_h5_heap *heap, const scio_heap_block *want, scio_error *err)
 }
 
 static scio_status
-check_indirect(const scio_h5_heap *heap, const scio_heap_block *block, scio_error *err)
+check_indirect(const scio_fractal_heap *heap, const scio_fractal_block *block, scio_error *err)
 {
-    const uint64_t position = scio_heap_position(heap, block->address);
+    const uint64_t position = scio_fractal_heap_position(heap, block->address);
     scio_cursor cursor = scio_cursor_make(block->data, (size_t)block->nbytes, position, INDIRECT);
 
     SCIO_TRY(check_head(heap, block, &cursor, "FHIB", err));
@@ -152,9 +152,10 @@ check_indirect(const scio_h5_heap *heap, const scio_heap_block *block, scio_erro
 }
 
 static scio_status
-ensure_indirect(scio_h5_heap *heap, unsigned depth, const scio_heap_block *want, scio_error *err)
+ensure_indirect(scio_fractal_heap *heap, unsigned depth, const scio_fractal_block *want,
+                scio_error *err)
 {
-    scio_heap_block *const slot = &heap->indirect[depth];
+    scio_fractal_block *const slot = &heap->indirect[depth];
     scio_status status;
 
     if (is_loaded(slot, want))
@@ -171,7 +172,7 @@ ensure_indirect(scio_h5_heap *heap, unsigned depth, const scio_heap_block *want,
 /* ---- the way to an offset ---- */
 
 static scio_status
-indirect_nbytes(const scio_h5_heap *heap, uint64_t n_rows, uint64_t *out, scio_error *err)
+indirect_nbytes(const scio_fractal_heap *heap, uint64_t n_rows, uint64_t *out, scio_error *err)
 {
     const size_t address_nbytes = scio_h5_file_superblock(heap->file)->offset_nbytes;
 
@@ -184,14 +185,16 @@ indirect_nbytes(const scio_h5_heap *heap, uint64_t n_rows, uint64_t *out, scio_e
 
 /* The block of the table `parent` that holds heap offset x: its address, offset, bytes, row. */
 static scio_status
-choose_entry(const scio_h5_heap *heap, const scio_heap_block *parent, uint64_t x,
-             scio_heap_block *out, unsigned *row_out, scio_error *err)
+choose_entry(const scio_fractal_heap *heap, const scio_fractal_block *parent, uint64_t x,
+             scio_fractal_block *out, unsigned *row_out, scio_error *err)
 {
     const size_t address_nbytes = scio_h5_file_superblock(heap->file)->offset_nbytes;
     const uint64_t y = x - parent->offset;
-    const unsigned row = y >> heap->row0_bits == 0 ? 0 : scio_heap_log2(y) - heap->row0_bits + 1;
-    scio_cursor cursor = scio_cursor_make(parent->data, (size_t)parent->nbytes,
-                                          scio_heap_position(heap, parent->address), INDIRECT);
+    const unsigned row =
+        y >> heap->row0_bits == 0 ? 0 : scio_fractal_heap_log2(y) - heap->row0_bits + 1;
+    scio_cursor cursor =
+        scio_cursor_make(parent->data, (size_t)parent->nbytes,
+                         scio_fractal_heap_position(heap, parent->address), INDIRECT);
     uint64_t column;
 
     if (row >= parent->n_rows)
@@ -212,31 +215,31 @@ choose_entry(const scio_h5_heap *heap, const scio_heap_block *parent, uint64_t x
 /* Leaves the direct block that holds heap offset x in heap->direct.  Ends: a child table covers one
  * block of its parent's row and so has fewer rows than the parent. */
 scio_status
-scio_heap_find_direct(scio_h5_heap *heap, uint64_t x, scio_error *err)
+scio_fractal_heap_find_direct(scio_fractal_heap *heap, uint64_t x, scio_error *err)
 {
-    scio_heap_block block = {heap->root, 0, heap->start_nbytes, heap->root_rows, NULL};
+    scio_fractal_block block = {heap->root, 0, heap->start_nbytes, heap->root_rows, NULL};
 
     for (unsigned depth = 0; block.n_rows != 0; depth++) {
         const uint64_t parent_rows = block.n_rows;
-        scio_heap_block child = {0};
+        scio_fractal_block child = {0};
         unsigned row = 0;
 
-        if (depth == SCIO_HEAP_MAX_DEPTH)
-            return scio_fail(err, SCIO_ECORRUPT,
-                             WHAT " at byte %" PRIu64 ": more than %d tables deep",
-                             scio_heap_position(heap, heap->address), SCIO_HEAP_MAX_DEPTH);
+        if (depth == SCIO_FRACTAL_MAX_DEPTH)
+            return scio_fail(
+                err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": more than %d tables deep",
+                scio_fractal_heap_position(heap, heap->address), SCIO_FRACTAL_MAX_DEPTH);
         SCIO_TRY(indirect_nbytes(heap, block.n_rows, &block.nbytes, err));
         SCIO_TRY(ensure_indirect(heap, depth, &block, err));
         SCIO_TRY(choose_entry(heap, &heap->indirect[depth], x, &child, &row, err));
         if (row >= heap->n_direct_rows) {
-            const unsigned bits = scio_heap_log2(child.nbytes);
+            const unsigned bits = scio_fractal_heap_log2(child.nbytes);
 
             child.n_rows = bits < heap->row0_bits ? 0 : bits - heap->row0_bits + 1;
             if (child.n_rows == 0 || child.n_rows >= parent_rows)
                 return scio_fail(err, SCIO_ECORRUPT,
                                  INDIRECT " at byte %" PRIu64 ": a table of %" PRIu64
                                           " rows below one of %" PRIu64,
-                                 scio_heap_position(heap, block.address), child.n_rows,
+                                 scio_fractal_heap_position(heap, block.address), child.n_rows,
                                  parent_rows);
         }
         block = child;

@@ -24,15 +24,15 @@ is_power_of_2(uint64_t value)
 static size_t
 width_of(uint64_t value)
 {
-    return scio_heap_log2(value | 1) / 8 + 1;
+    return scio_fractal_heap_log2(value | 1) / 8 + 1;
 }
 
 /* ---- header ---- */
 
 static scio_status
-derive(scio_h5_heap *heap, scio_error *err)
+derive(scio_fractal_heap *heap, scio_error *err)
 {
-    const uint64_t position = scio_heap_position(heap, heap->address);
+    const uint64_t position = scio_fractal_heap_position(heap, heap->address);
     size_t direct_nbytes;
 
     if (!is_power_of_2(heap->width) || !is_power_of_2(heap->start_nbytes) ||
@@ -43,16 +43,19 @@ derive(scio_h5_heap *heap, scio_error *err)
                               " bytes, %u bits: expected powers of two, at most 64 bits",
                          position, heap->width, heap->start_nbytes, heap->max_direct,
                          heap->heap_bits);
-    heap->row0_bits = scio_heap_log2(heap->width) + scio_heap_log2(heap->start_nbytes);
-    if (heap->row0_bits > heap->heap_bits || scio_heap_log2(heap->max_direct) > heap->heap_bits ||
+    heap->row0_bits =
+        scio_fractal_heap_log2(heap->width) + scio_fractal_heap_log2(heap->start_nbytes);
+    if (heap->row0_bits > heap->heap_bits ||
+        scio_fractal_heap_log2(heap->max_direct) > heap->heap_bits ||
         heap->root_rows > heap->heap_bits - heap->row0_bits + 1)
         return scio_fail(
             err, SCIO_ECORRUPT,
             WHAT " at byte %" PRIu64 ": %u rows of %u blocks from %" PRIu64 " bytes on in %u bits",
             position, heap->root_rows, heap->width, heap->start_nbytes, heap->heap_bits);
-    heap->n_direct_rows = scio_heap_log2(heap->max_direct) - scio_heap_log2(heap->start_nbytes) + 2;
+    heap->n_direct_rows =
+        scio_fractal_heap_log2(heap->max_direct) - scio_fractal_heap_log2(heap->start_nbytes) + 2;
     heap->offset_nbytes = (heap->heap_bits + 7) / 8;
-    direct_nbytes = (scio_heap_log2(heap->max_direct) + 7) / 8;
+    direct_nbytes = (scio_fractal_heap_log2(heap->max_direct) + 7) / 8;
     heap->length_nbytes = width_of(heap->max_managed);
     if (direct_nbytes < heap->length_nbytes)
         heap->length_nbytes = direct_nbytes;
@@ -66,7 +69,7 @@ derive(scio_h5_heap *heap, scio_error *err)
 
 /* Between the free-space manager and the doubling table stand numbers that only writers need. */
 static scio_status
-take_fields(scio_h5_heap *heap, scio_cursor *cursor, scio_error *err)
+take_fields(scio_fractal_heap *heap, scio_cursor *cursor, scio_error *err)
 {
     const scio_h5_file *const file = heap->file;
     uint64_t unused = 0;
@@ -94,7 +97,7 @@ take_fields(scio_h5_heap *heap, scio_cursor *cursor, scio_error *err)
 }
 
 static scio_status
-read_header(scio_h5_heap *heap, scio_error *err)
+read_header(scio_fractal_heap *heap, scio_error *err)
 {
     const scio_h5_superblock *const superblock = scio_h5_file_superblock(heap->file);
     const size_t nbytes = 26 + 3 * superblock->offset_nbytes + 12 * superblock->length_nbytes;
@@ -103,7 +106,7 @@ read_header(scio_h5_heap *heap, scio_error *err)
     scio_cursor cursor;
 
     SCIO_TRY(scio_h5_read(heap->file, heap->address, nbytes, bytes, err));
-    cursor = scio_cursor_make(bytes, nbytes, scio_heap_position(heap, heap->address), WHAT);
+    cursor = scio_cursor_make(bytes, nbytes, scio_fractal_heap_position(heap, heap->address), WHAT);
     SCIO_TRY(scio_cursor_signature(&cursor, "FRHP", err));
     SCIO_TRY(scio_cursor_u8(&cursor, &version, err));
     if (version != 0)
@@ -125,10 +128,10 @@ read_header(scio_h5_heap *heap, scio_error *err)
 }
 
 scio_status
-scio_h5_heap_open(const scio_h5_file *file, uint64_t address, size_t expected_id_nbytes,
-                  scio_h5_heap **out, scio_error *err)
+scio_fractal_heap_open(const scio_h5_file *file, uint64_t address, size_t expected_id_nbytes,
+                       scio_fractal_heap **out, scio_error *err)
 {
-    scio_h5_heap *heap = NULL;
+    scio_fractal_heap *heap = NULL;
     scio_status status;
 
     *out = NULL;
@@ -139,7 +142,7 @@ scio_h5_heap_open(const scio_h5_file *file, uint64_t address, size_t expected_id
     heap->id_nbytes = expected_id_nbytes;
     status = read_header(heap, err);
     if (status != SCIO_OK) {
-        scio_h5_heap_free(heap);
+        scio_fractal_heap_free(heap);
         return status;
     }
     *out = heap;
@@ -147,11 +150,11 @@ scio_h5_heap_open(const scio_h5_file *file, uint64_t address, size_t expected_id
 }
 
 void
-scio_h5_heap_free(scio_h5_heap *heap)
+scio_fractal_heap_free(scio_fractal_heap *heap)
 {
     if (heap == NULL)
         return;
-    for (unsigned i = 0; i < SCIO_HEAP_MAX_DEPTH; i++)
+    for (unsigned i = 0; i < SCIO_FRACTAL_MAX_DEPTH; i++)
         scio_mem_free(heap->indirect[i].data);
     scio_mem_free(heap->direct.data);
     scio_mem_free(heap->huge);
@@ -161,7 +164,7 @@ scio_h5_heap_free(scio_h5_heap *heap)
 /* ---- managed objects ---- */
 
 static scio_status
-get_managed(scio_h5_heap *heap, scio_cursor *id, const uint8_t **data_out, size_t *nbytes_out,
+get_managed(scio_fractal_heap *heap, scio_cursor *id, const uint8_t **data_out, size_t *nbytes_out,
             uint64_t *position_out, scio_error *err)
 {
     uint64_t offset = 0, nbytes = 0, at;
@@ -172,28 +175,28 @@ get_managed(scio_h5_heap *heap, scio_cursor *id, const uint8_t **data_out, size_
         return scio_fail(err, SCIO_ECORRUPT,
                          WHAT " at byte %" PRIu64 ": an object of %" PRIu64
                               " bytes at offset %" PRIu64 ", the heap has %" PRIu64,
-                         scio_heap_position(heap, heap->address), nbytes, offset,
+                         scio_fractal_heap_position(heap, heap->address), nbytes, offset,
                          heap->managed_nbytes);
-    SCIO_TRY(scio_heap_find_direct(heap, offset, err));
+    SCIO_TRY(scio_fractal_heap_find_direct(heap, offset, err));
     /* With a direct block as root nothing has compared the offset with its size yet. */
     at = offset - heap->direct.offset;
-    if (at < scio_heap_prefix_nbytes(heap) || at > heap->direct.nbytes ||
+    if (at < scio_fractal_heap_prefix_nbytes(heap) || at > heap->direct.nbytes ||
         nbytes > heap->direct.nbytes - at)
         return scio_fail(err, SCIO_ECORRUPT,
                          DIRECT " at byte %" PRIu64 ": an object of %" PRIu64 " bytes at %" PRIu64
                                 " in a block of %" PRIu64,
-                         scio_heap_position(heap, heap->direct.address), nbytes, at,
+                         scio_fractal_heap_position(heap, heap->direct.address), nbytes, at,
                          heap->direct.nbytes);
     *data_out = heap->direct.data + at;
     *nbytes_out = (size_t)nbytes;
-    *position_out = scio_heap_position(heap, heap->direct.address) + at;
+    *position_out = scio_fractal_heap_position(heap, heap->direct.address) + at;
     return SCIO_OK;
 }
 
 /* ---- huge and tiny objects ---- */
 
 typedef struct huge_object {
-    const scio_h5_heap *heap;
+    const scio_fractal_heap *heap;
     uint64_t wanted_id;
     bool is_found;
     uint64_t address;
@@ -201,7 +204,7 @@ typedef struct huge_object {
 } huge_object;
 
 static scio_status
-take_huge(const scio_h5_heap *heap, scio_cursor *cursor, uint64_t *address_out,
+take_huge(const scio_fractal_heap *heap, scio_cursor *cursor, uint64_t *address_out,
           uint64_t *nbytes_out, uint64_t *id_out, scio_error *err)
 {
     SCIO_TRY(scio_cursor_address(cursor, heap->file, address_out, err));
@@ -235,7 +238,7 @@ visit_huge(void *context, const uint8_t *record, size_t record_nbytes, scio_erro
 
 /* Address and length stand in the id when it is long enough for them, else in a tree by number. */
 static scio_status
-find_huge(scio_h5_heap *heap, scio_cursor *id, huge_object *out, scio_error *err)
+find_huge(scio_fractal_heap *heap, scio_cursor *id, huge_object *out, scio_error *err)
 {
     const scio_h5_superblock *const superblock = scio_h5_file_superblock(heap->file);
     const size_t room = heap->id_nbytes - 1;
@@ -251,7 +254,7 @@ find_huge(scio_h5_heap *heap, scio_cursor *id, huge_object *out, scio_error *err
 }
 
 static scio_status
-get_huge(scio_h5_heap *heap, scio_cursor *id, const uint8_t **data_out, size_t *nbytes_out,
+get_huge(scio_fractal_heap *heap, scio_cursor *id, const uint8_t **data_out, size_t *nbytes_out,
          uint64_t *position_out, scio_error *err)
 {
     const uint64_t max_nbytes = scio_h5_file_limits(heap->file)->attribute_nbytes;
@@ -260,29 +263,30 @@ get_huge(scio_h5_heap *heap, scio_cursor *id, const uint8_t **data_out, size_t *
     SCIO_TRY(find_huge(heap, id, &object, err));
     if (!object.is_found)
         return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": no huge object %" PRIu64,
-                         scio_heap_position(heap, heap->address), object.wanted_id);
+                         scio_fractal_heap_position(heap, heap->address), object.wanted_id);
     if (object.nbytes == 0)
         return scio_fail(err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": a huge object of 0 bytes",
-                         scio_heap_position(heap, heap->address));
+                         scio_fractal_heap_position(heap, heap->address));
     SCIO_TRY(scio_h5_check_range(heap->file, object.address, object.nbytes, err));
     if (object.nbytes > max_nbytes)
         return scio_fail(err, SCIO_EUNSAFE,
                          "an attribute of %" PRIu64 " bytes at byte %" PRIu64 " is over the limit "
                          "attribute_nbytes of %" PRIu64 "; raise it if the file is trusted",
-                         object.nbytes, scio_heap_position(heap, object.address), max_nbytes);
+                         object.nbytes, scio_fractal_heap_position(heap, object.address),
+                         max_nbytes);
     scio_mem_free(heap->huge);
     heap->huge = NULL;
     SCIO_TRY(scio_mem_alloc((size_t)object.nbytes, 1, &heap->huge, err));
     SCIO_TRY(scio_h5_read(heap->file, object.address, (size_t)object.nbytes, heap->huge, err));
     *data_out = heap->huge;
     *nbytes_out = (size_t)object.nbytes;
-    *position_out = scio_heap_position(heap, object.address);
+    *position_out = scio_fractal_heap_position(heap, object.address);
     return SCIO_OK;
 }
 
 /* The object stands in the id itself, after the byte that says its length. */
 static scio_status
-get_tiny(scio_h5_heap *heap, const uint8_t *id, const uint8_t **data_out, size_t *nbytes_out,
+get_tiny(scio_fractal_heap *heap, const uint8_t *id, const uint8_t **data_out, size_t *nbytes_out,
          uint64_t *position_out, scio_error *err)
 {
     const size_t nbytes = (size_t)(id[0] & 15) + 1;
@@ -290,14 +294,14 @@ get_tiny(scio_h5_heap *heap, const uint8_t *id, const uint8_t **data_out, size_t
     if (nbytes > heap->id_nbytes - 1)
         return scio_fail(err, SCIO_ECORRUPT,
                          WHAT " at byte %" PRIu64 ": a tiny object of %zu bytes in an id of %zu",
-                         scio_heap_position(heap, heap->address), nbytes, heap->id_nbytes);
+                         scio_fractal_heap_position(heap, heap->address), nbytes, heap->id_nbytes);
     scio_mem_free(heap->huge);
     heap->huge = NULL;
     SCIO_TRY(scio_mem_alloc(nbytes, 1, &heap->huge, err));
     memcpy(heap->huge, id + 1, nbytes);
     *data_out = heap->huge;
     *nbytes_out = nbytes;
-    *position_out = scio_heap_position(heap, heap->address);
+    *position_out = scio_fractal_heap_position(heap, heap->address);
     return SCIO_OK;
 }
 
@@ -310,15 +314,15 @@ id_type(const uint8_t *id)
 }
 
 scio_status
-scio_h5_heap_get(scio_h5_heap *heap, const uint8_t *id, const uint8_t **data_out,
-                 size_t *nbytes_out, uint64_t *position_out, scio_error *err)
+scio_fractal_heap_get(scio_fractal_heap *heap, const uint8_t *id, const uint8_t **data_out,
+                      size_t *nbytes_out, uint64_t *position_out, scio_error *err)
 {
     scio_cursor cursor = scio_cursor_make(id + 1, heap->id_nbytes - 1, 0, "fractal heap id");
 
     if (id[0] >> 6 != 0)
         return scio_fail(err, SCIO_EUNSUPPORTED,
                          WHAT " at byte %" PRIu64 ": an id of version %u, read is 0",
-                         scio_heap_position(heap, heap->address), id[0] >> 6);
+                         scio_fractal_heap_position(heap, heap->address), id[0] >> 6);
     switch (id_type(id)) {
     case ID_MANAGED:
         return get_managed(heap, &cursor, data_out, nbytes_out, position_out, err);
@@ -329,12 +333,12 @@ scio_h5_heap_get(scio_h5_heap *heap, const uint8_t *id, const uint8_t **data_out
     default:
         return scio_fail(err, SCIO_ECORRUPT,
                          WHAT " at byte %" PRIu64 ": an id of type 3, expected 0 to 2",
-                         scio_heap_position(heap, heap->address));
+                         scio_fractal_heap_position(heap, heap->address));
     }
 }
 
 uint64_t
-scio_h5_heap_offset(const scio_h5_heap *heap, const uint8_t *id)
+scio_fractal_heap_offset(const scio_fractal_heap *heap, const uint8_t *id)
 {
     uint64_t offset = 0;
 

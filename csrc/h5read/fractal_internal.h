@@ -4,18 +4,18 @@
 
 #include "h5read/fractal_heap.h"
 
-#define SCIO_HEAP_MAX_DEPTH 64
+#define SCIO_FRACTAL_MAX_DEPTH 64
 
 /* A block in memory; data NULL = none. */
-typedef struct scio_heap_block {
+typedef struct scio_fractal_block {
     uint64_t address;
     uint64_t offset; /* in the heap */
     uint64_t nbytes;
     uint64_t n_rows; /* indirect blocks */
     uint8_t *data;
-} scio_heap_block;
+} scio_fractal_block;
 
-struct scio_h5_heap {
+struct scio_fractal_heap {
     const scio_h5_file *file;
     uint64_t address;
     size_t id_nbytes;
@@ -35,20 +35,20 @@ struct scio_h5_heap {
     size_t offset_nbytes; /* of a heap offset */
     size_t length_nbytes; /* of a length in an id */
     /* the last way down: */
-    scio_heap_block indirect[SCIO_HEAP_MAX_DEPTH];
-    scio_heap_block direct;
+    scio_fractal_block indirect[SCIO_FRACTAL_MAX_DEPTH];
+    scio_fractal_block direct;
     uint8_t *huge; /* the last huge or tiny object */
 };
 
 static inline uint64_t
-scio_heap_position(const scio_h5_heap *heap, uint64_t address)
+scio_fractal_heap_position(const scio_fractal_heap *heap, uint64_t address)
 {
     return scio_h5_file_superblock(heap->file)->base + address;
 }
 
 /* Floor of the logarithm; value > 0. */
 static inline unsigned
-scio_heap_log2(uint64_t value)
+scio_fractal_heap_log2(uint64_t value)
 {
     unsigned bits = 0;
 
@@ -58,8 +58,9 @@ scio_heap_log2(uint64_t value)
 }
 
 /* Leaves the direct block that holds heap offset x in heap->direct, checked. */
-SCIO_MUST_CHECK scio_status scio_heap_find_direct(scio_h5_heap *heap, uint64_t x, scio_error *err);
+SCIO_MUST_CHECK scio_status scio_fractal_heap_find_direct(scio_fractal_heap *heap, uint64_t x,
+                                                          scio_error *err);
 /* Bytes of a direct block in front of its objects. */
-size_t scio_heap_prefix_nbytes(const scio_h5_heap *heap);
+size_t scio_fractal_heap_prefix_nbytes(const scio_fractal_heap *heap);
 
 #endif

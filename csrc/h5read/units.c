@@ -356,7 +356,7 @@ scio_h5_dataset_units(scio_h5_dataset *dataset, const scio_h5_unit **units_out, 
 
     if (dataset->n_units > max_dense_units(dataset))
         return scio_fail(err, SCIO_EUNSAFE,
-                         "%s: %" PRIu64 " chunks, a table has %" PRIu64 " at most for this file",
+                         "%s: %" PRIu64 " units; a table has at most %" PRIu64 " for this file",
                          dataset->path, dataset->n_units, max_dense_units(dataset));
     pthread_mutex_lock(&state->mutex);
     if (!state->is_built)

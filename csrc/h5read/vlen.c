@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#define N_RECENT 64
+
 typedef struct vlen_records {
     const uint8_t *data;
     size_t stride, n_items;
@@ -24,9 +26,9 @@ resolve(scio_h5_heap *h, const vlen_records *records, size_t i_item, const uint8
 {
     const uint8_t *record = records->data + i_item * records->stride;
     const size_t width = h->sb->offset_nbytes;
-    const uint64_t wanted = scio_h5_load_uint(record, 4) * records->base_itemsize;
+    const uint64_t wanted = scio_h5_load_u32(record) * records->base_itemsize;
     const uint64_t address = scio_h5_load_uint(record + 4, width);
-    const uint32_t number = (uint32_t)scio_h5_load_uint(record + 4 + width, 4);
+    const uint32_t number = scio_h5_load_u32(record + 4 + width);
     uint64_t nbytes = 0;
 
     SCIO_TRY(scio_h5_heap_find(h, address, number, data_out, &nbytes, err));
@@ -53,7 +55,7 @@ gather(scio_h5_heap *h, const vlen_records *records, int64_t *offsets, uint8_t *
         scio_status status;
 
         offsets[i] = (int64_t)total;
-        if (scio_h5_load_uint(records->data + i * records->stride, 4) == 0)
+        if (scio_h5_load_u32(records->data + i * records->stride) == 0)
             continue; /* empty, whatever the address says */
         status = resolve(h, records, i, &data, &nbytes, err);
         if (status != SCIO_OK) {
@@ -74,24 +76,53 @@ gather(scio_h5_heap *h, const vlen_records *records, int64_t *offsets, uint8_t *
     return SCIO_OK;
 }
 
-/* What the records say they need: what they get, or more where strings are cut at a NUL. */
+/* What a first look at the records says. */
+typedef struct survey {
+    uint64_t nbytes;     /* what they get, or more where strings are cut at a NUL */
+    uint64_t *addresses; /* of collections, with repeats */
+    size_t n_addresses, capacity;
+} survey;
+
 static scio_status
-measure(const scio_h5_file *file, const vlen_records *records, uint64_t *nbytes_out,
-        scio_error *err)
+add_address(survey *s, uint64_t address, scio_error *err)
 {
+    const size_t capacity = s->capacity == 0 ? 256 : 2 * s->capacity;
+
+    if (s->n_addresses == s->capacity) {
+        SCIO_TRY(scio_mem_realloc(&s->addresses, capacity, sizeof *s->addresses, err));
+        s->capacity = capacity;
+    }
+    s->addresses[s->n_addresses++] = address;
+    return SCIO_OK;
+}
+
+static scio_status
+look_through(const scio_h5_file *file, const vlen_records *records, survey *out, scio_error *err)
+{
+    const size_t width = scio_h5_file_superblock(file)->offset_nbytes;
     const uint64_t limit = scio_h5_file_limits(file)->vlen_nbytes;
-    uint64_t total = 0;
+    uint64_t recent[N_RECENT]; /* addresses met a short time ago need not be listed again */
 
+    for (size_t k = 0; k < N_RECENT; k++)
+        recent[k] = SCIO_H5_UNDEFINED;
     for (size_t i = 0; i < records->n_items; i++) {
-        const uint64_t n_items = scio_h5_load_uint(records->data + i * records->stride, 4);
+        const uint8_t *record = records->data + i * records->stride;
+        const uint64_t n_items = scio_h5_load_u32(record);
+        const uint64_t address = scio_h5_load_uint(record + 4, width);
+        uint64_t *last = &recent[address / 4096 % N_RECENT];
 
-        if (!scio_add_u64(total, n_items * records->base_itemsize, &total) || total > limit)
+        if (n_items == 0)
+            continue;
+        if (!scio_add_u64(out->nbytes, n_items * records->base_itemsize, &out->nbytes) ||
+            out->nbytes > limit)
             return scio_fail(err, SCIO_EUNSAFE,
                              "value %zu: the variable-length values so far have %llu bytes, the "
                              "limit vlen_nbytes is %llu",
-                             i, (unsigned long long)total, (unsigned long long)limit);
+                             i, (unsigned long long)out->nbytes, (unsigned long long)limit);
+        if (*last != address)
+            SCIO_TRY(add_address(out, address, err));
+        *last = address;
     }
-    *nbytes_out = total;
     return SCIO_OK;
 }
 
@@ -112,14 +143,11 @@ shorten(scio_buf **inout, size_t nbytes, scio_error *err)
 }
 
 static scio_status
-gather_all(scio_h5_heap *h, const vlen_records *records, int64_t *offsets, scio_buf **payload_inout,
-           scio_error *err)
+gather_all(scio_h5_heap *h, const vlen_records *records, uint64_t nbytes, int64_t *offsets,
+           scio_buf **payload_inout, scio_error *err)
 {
-    uint64_t nbytes = 0;
-
-    SCIO_TRY(measure(h->file, records, &nbytes, err));
     if (nbytes >
-        h->sb->end) { /* values share objects, or the records lie: no memory before a look */
+        h->sb->end) { /* values share objects, or the records lie: look before taking memory */
         SCIO_TRY(gather(h, records, offsets, NULL, err));
         nbytes = (uint64_t)offsets[records->n_items];
     }
@@ -159,23 +187,26 @@ scio_h5_vlen_read(scio_h5_file *file, const scio_h5_type *vlen_type, const void 
                   scio_error *err)
 {
     vlen_records r = {.data = records, .stride = stride, .n_items = n_items};
-    scio_h5_heap h;
     scio_buf *offsets = NULL, *payload = NULL;
+    scio_h5_heap h = {0};
+    survey s = {0};
     scio_status status;
 
-    scio_h5_heap_init(file, &h);
     SCIO_TRY(check_arguments(file, vlen_type, stride, n_items, &r, err));
     status = scio_buf_new((n_items + 1) * sizeof(int64_t), &offsets, err);
-    if (status != SCIO_OK)
-        goto done;
-    status = gather_all(&h, &r, scio_buf_data(offsets), &payload, err);
-    if (status != SCIO_OK)
-        goto done;
-    *offsets_out = offsets;
-    *payload_out = payload;
-    offsets = payload = NULL;
-done:
+    if (status == SCIO_OK)
+        status = look_through(file, &r, &s, err);
+    if (status == SCIO_OK)
+        status = scio_h5_heap_init(file, s.addresses, s.n_addresses, &h, err);
+    if (status == SCIO_OK)
+        status = gather_all(&h, &r, s.nbytes, scio_buf_data(offsets), &payload, err);
+    if (status == SCIO_OK) {
+        *offsets_out = offsets;
+        *payload_out = payload;
+        offsets = payload = NULL;
+    }
     scio_h5_heap_clear(&h);
+    scio_mem_free(s.addresses);
     scio_buf_release(offsets);
     scio_buf_release(payload);
     return status;

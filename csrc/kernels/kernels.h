@@ -43,6 +43,16 @@ typedef struct scio_kernels_table {
     /* int32 -> uint16 with a range check against n_cols: returns false when some index is outside
      * [0, n_cols).  n_cols <= 65536. */
     bool (*i32_to_u16_checked)(const int32_t *in, int64_t n_cols, uint16_t *out, size_t n_items);
+    /* keys_out[i]: larger for larger values; NaN has the largest, -0.0 that of 0.0, nothing has 0. */
+    void (*order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_items);
+    /* How many keys are above the threshold. */
+    size_t (*count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t threshold);
+    /* Keeps entries whose key is above the threshold, in place; returns how many (see
+     * count_above_u32). */
+    size_t (*keep_above_u32)(int32_t *ids, float *values, const uint32_t *keys, size_t n_items,
+                             uint32_t threshold);
+    /* Keeps entries with id_mask[id] != 0, in place; returns how many. */
+    size_t (*keep_masked)(int32_t *ids, float *values, size_t n_items, const uint8_t *id_mask);
 } scio_kernels_table;
 
 /* The table for the level in force (base/cpu), or for a level that the CPU has. */
@@ -59,5 +69,8 @@ size_t scio_choose_random(int32_t *ids, float *values, size_t n_items, size_t k,
 /* Sorts entries by id (stable) and adds the values of equal ids in double; returns how many are left.
  * scratch[2 * n_items]. */
 size_t scio_sort_sum_duplicates(int32_t *ids, float *values, size_t n_items, uint64_t *scratch);
+/* Sorts keys[n_items] by their upper 32 bits, stable, and returns where they are then: keys or
+ * scratch[n_items].  The lower half rides along.  O(n_items) for each 8 bits of the largest upper half. */
+uint64_t *scio_sort_by_upper(uint64_t *keys, uint64_t *scratch, size_t n_items);
 
 #endif

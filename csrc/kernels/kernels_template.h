@@ -1,8 +1,16 @@
 /* The kernels for one CPU level: plain loops, compiled for the instruction set that KERNEL_TARGET names.
- * Included by kernels.c once per level with KERNEL_NAME(x) and KERNEL_TARGET defined.
+ * Included by kernels.c once per level with KERNEL_NAME(x), KERNEL_TARGET and KERNEL_LANES defined.
  *
  * The bits do not depend on the level: no fused multiply-add (-ffp-contract=off), and reductions have
- * fixed lanes. */
+ * fixed lanes.
+ *
+ * KERNEL_INDEPENDENT stands before loops in which no iteration reads what another one writes, also when
+ * in == out: without it compilers test for overlap, and take the scalar loop for in == out.
+ * Checks gather their evidence over a block and leave after the first bad one. */
+
+#include "kernels/log1p_template.h"
+
+#include "kernels/compact_template.h"
 
 /* Eight lanes whatever the vector width; the tail goes on filling lanes in order. */
 KERNEL_TARGET static double
@@ -23,53 +31,15 @@ KERNEL_NAME(sum_f32)(const float *values, size_t n_items)
 KERNEL_TARGET static void
 KERNEL_NAME(scale_f32)(const float *in, double factor, float *out, size_t n_items)
 {
+    KERNEL_INDEPENDENT
     for (size_t i = 0; i < n_items; i++)
         out[i] = (float)((double)in[i] * factor);
-}
-
-/* ln(1 + x) in double, rounded once.
- *
- * u = 1 + x = 2^k m with m in [sqrt(1/2), sqrt(2)); ln u = k ln 2 + 2 atanh(s), s = (m - 1)/(m + 1), by
- * its series up to s^15: s^2 < 0.0295, so what is left out is below 2^-38 of the result.  What 1 + x
- * lost by rounding, c = x - (u - 1), comes back as c/u (first order is enough: c/u < 2^-53).
- * Source: the identities are standard; coefficients are those of the series itself, 2/(2n + 1). */
-KERNEL_TARGET static void
-KERNEL_NAME(log1p_f32)(const float *in, float *out, size_t n_items)
-{
-    for (size_t i = 0; i < n_items; i++) {
-        const float x = in[i];
-        const double u = 1.0 + (double)x;
-        const double c = (double)x - (u - 1.0);
-        uint64_t bits, k_bits, m_bits;
-        double m, k, s, z, p, y;
-
-        memcpy(&bits, &u, sizeof bits);
-        bits += LOG_ONE_BITS - LOG_SQRT_HALF_BITS;
-        k_bits = bits >> 52 | LOG_TWO_52_BITS;
-        m_bits = (bits & LOG_FRACTION_BITS) + LOG_SQRT_HALF_BITS;
-        memcpy(&k, &k_bits, sizeof k);
-        memcpy(&m, &m_bits, sizeof m);
-        k -= 0x1p52 + 1023.0;
-        s = (m - 1.0) / (m + 1.0);
-        z = s * s;
-        p = z * (2.0 / 15.0) + 2.0 / 13.0;
-        p = p * z + 2.0 / 11.0;
-        p = p * z + 2.0 / 9.0;
-        p = p * z + 2.0 / 7.0;
-        p = p * z + 2.0 / 5.0;
-        p = p * z + 2.0 / 3.0;
-        y = k * LOG_LN2 + (s * 2.0 + (s * z * p + c / u));
-        y = x == 0.0f ? (double)x : y;
-        y = x == -1.0f ? -LOG_INFINITY : y;
-        y = x < -1.0f ? LOG_NAN : y;
-        y = x > FLT_MAX || x != x ? (double)x : y;
-        out[i] = (float)y;
-    }
 }
 
 KERNEL_TARGET static void
 KERNEL_NAME(u8_to_f32)(const uint8_t *in, float *out, size_t n_items)
 {
+    KERNEL_INDEPENDENT
     for (size_t i = 0; i < n_items; i++)
         out[i] = (float)in[i];
 }
@@ -77,6 +47,7 @@ KERNEL_NAME(u8_to_f32)(const uint8_t *in, float *out, size_t n_items)
 KERNEL_TARGET static void
 KERNEL_NAME(u16_to_f32)(const uint16_t *in, float *out, size_t n_items)
 {
+    KERNEL_INDEPENDENT
     for (size_t i = 0; i < n_items; i++)
         out[i] = (float)in[i];
 }
@@ -84,140 +55,168 @@ KERNEL_NAME(u16_to_f32)(const uint16_t *in, float *out, size_t n_items)
 KERNEL_TARGET static bool
 KERNEL_NAME(is_increasing_u16)(const uint16_t *indices, size_t n_items)
 {
-    unsigned n_bad = 0;
+    for (size_t start = 1; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        unsigned n_bad = 0;
 
-    for (size_t i = 1; i < n_items; i++)
-        n_bad |= (unsigned)(indices[i] <= indices[i - 1]);
-    return n_bad == 0;
+        for (size_t i = start; i < end; i++)
+            n_bad |= (unsigned)(indices[i] <= indices[i - 1]);
+        if (n_bad != 0)
+            return false;
+    }
+    return true;
 }
 
 KERNEL_TARGET static bool
 KERNEL_NAME(is_increasing_u32)(const uint32_t *indices, size_t n_items)
 {
-    unsigned n_bad = 0;
+    for (size_t start = 1; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        unsigned n_bad = 0;
 
-    for (size_t i = 1; i < n_items; i++)
-        n_bad |= (unsigned)(indices[i] <= indices[i - 1]);
-    return n_bad == 0;
-}
-
-/* Writes every entry and moves on only past those that are kept: no branch to mispredict. */
-KERNEL_TARGET static size_t
-KERNEL_NAME(gather_map_u16)(const uint16_t *indices, const float *values, size_t n_items,
-                            const int32_t *map, int32_t *ids_out, float *values_out)
-{
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++) {
-        const int32_t id = map[indices[i]];
-
-        ids_out[n_kept] = id;
-        values_out[n_kept] = values[i];
-        n_kept += id >= 0;
+        for (size_t i = start; i < end; i++)
+            n_bad |= (unsigned)(indices[i] <= indices[i - 1]);
+        if (n_bad != 0)
+            return false;
     }
-    return n_kept;
-}
-
-KERNEL_TARGET static size_t
-KERNEL_NAME(gather_map_u32)(const uint32_t *indices, const float *values, size_t n_items,
-                            const int32_t *map, int32_t *ids_out, float *values_out)
-{
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++) {
-        const int32_t id = map[indices[i]];
-
-        ids_out[n_kept] = id;
-        values_out[n_kept] = values[i];
-        n_kept += id >= 0;
-    }
-    return n_kept;
-}
-
-KERNEL_TARGET static size_t
-KERNEL_NAME(drop_zeros)(int32_t *ids, float *values, size_t n_items)
-{
-    unsigned n_zeros = 0;
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++)
-        n_zeros += (unsigned)(values[i] == 0.0f);
-    if (n_zeros == 0)
-        return n_items;
-    for (size_t i = 0; i < n_items; i++) {
-        const float value = values[i];
-
-        ids[n_kept] = ids[i];
-        values[n_kept] = value;
-        n_kept += value != 0.0f;
-    }
-    return n_kept;
+    return true;
 }
 
 /* A float that is an integer in range has the same bits after the round trip; -0.0 has not. */
 KERNEL_TARGET static bool
 KERNEL_NAME(f32_to_u8)(const float *in, uint8_t *out, size_t n_items)
 {
-    uint32_t n_bad = 0;
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_bad = 0;
 
-    for (size_t i = 0; i < n_items; i++) {
-        const float x = in[i];
-        const bool is_in_range = x >= 0.0f && x <= 255.0f;
-        const int32_t y = (int32_t)(is_in_range ? x : 0.0f);
-        const float back = (float)y;
-        uint32_t x_bits, back_bits;
+        KERNEL_INDEPENDENT
+        for (size_t i = start; i < end; i++) {
+            uint32_t x_bits, back_bits;
+            float limited, back;
+            int32_t y;
 
-        memcpy(&x_bits, &x, sizeof x_bits);
-        memcpy(&back_bits, &back, sizeof back_bits);
-        n_bad |= x_bits ^ back_bits;
-        out[i] = (uint8_t)y;
+            memcpy(&x_bits, &in[i], sizeof x_bits);
+            /* floats from 0 on order as their bits do, negative ones and NaN lie above */
+            x_bits = x_bits < F32_BITS_255 ? x_bits : F32_BITS_255;
+            memcpy(&limited, &x_bits, sizeof limited);
+            y = (int32_t)limited;
+            back = (float)y;
+            memcpy(&x_bits, &in[i], sizeof x_bits);
+            memcpy(&back_bits, &back, sizeof back_bits);
+            n_bad |= x_bits ^ back_bits;
+            out[i] = (uint8_t)y;
+        }
+        if (n_bad != 0)
+            return false;
     }
-    return n_bad == 0;
+    return true;
 }
 
 KERNEL_TARGET static bool
 KERNEL_NAME(f32_to_u16)(const float *in, uint16_t *out, size_t n_items)
 {
-    uint32_t n_bad = 0;
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_bad = 0;
 
-    for (size_t i = 0; i < n_items; i++) {
-        const float x = in[i];
-        const bool is_in_range = x >= 0.0f && x <= 65535.0f;
-        const int32_t y = (int32_t)(is_in_range ? x : 0.0f);
-        const float back = (float)y;
-        uint32_t x_bits, back_bits;
+        KERNEL_INDEPENDENT
+        for (size_t i = start; i < end; i++) {
+            uint32_t x_bits, back_bits;
+            float limited, back;
+            int32_t y;
 
-        memcpy(&x_bits, &x, sizeof x_bits);
-        memcpy(&back_bits, &back, sizeof back_bits);
-        n_bad |= x_bits ^ back_bits;
-        out[i] = (uint16_t)y;
+            memcpy(&x_bits, &in[i], sizeof x_bits);
+            /* floats from 0 on order as their bits do, negative ones and NaN lie above */
+            x_bits = x_bits < F32_BITS_65535 ? x_bits : F32_BITS_65535;
+            memcpy(&limited, &x_bits, sizeof limited);
+            y = (int32_t)limited;
+            back = (float)y;
+            memcpy(&x_bits, &in[i], sizeof x_bits);
+            memcpy(&back_bits, &back, sizeof back_bits);
+            n_bad |= x_bits ^ back_bits;
+            out[i] = (uint16_t)y;
+        }
+        if (n_bad != 0)
+            return false;
     }
-    return n_bad == 0;
+    return true;
 }
 
 KERNEL_TARGET static bool
 KERNEL_NAME(i32_to_u16_checked)(const int32_t *in, int64_t n_cols, uint16_t *out, size_t n_items)
 {
-    const uint32_t limit = (uint32_t)n_cols;
-    uint32_t n_bad = 0;
+    const uint32_t n_legal = (uint32_t)n_cols;
 
-    for (size_t i = 0; i < n_items; i++) {
-        const uint32_t x = (uint32_t)in[i];
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_bad = 0;
 
-        n_bad |= (uint32_t)(x >= limit);
-        out[i] = (uint16_t)x;
+        KERNEL_INDEPENDENT
+        for (size_t i = start; i < end; i++) {
+            const uint32_t x = (uint32_t)in[i];
+
+            n_bad |= (uint32_t)(x >= n_legal);
+            out[i] = (uint16_t)x;
+        }
+        if (n_bad != 0)
+            return false;
     }
-    return n_bad == 0;
+    return true;
+}
+
+/* Larger number for larger value; NaN is the largest, -0.0 equals 0.0; never 0. */
+KERNEL_TARGET static void
+KERNEL_NAME(order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_items)
+{
+    KERNEL_INDEPENDENT
+    for (size_t i = 0; i < n_items; i++) {
+        const float value = values[i] + 0.0f;
+        uint32_t bits, key;
+
+        memcpy(&bits, &value, sizeof bits);
+        /* the sign bit is flipped; of negative numbers all bits are */
+        key = bits ^ ((uint32_t)-(int32_t)(bits >> 31) | 0x80000000u);
+        keys_out[i] = (bits & 0x7FFFFFFFu) > 0x7F800000u ? UINT32_MAX : key;
+    }
+}
+
+KERNEL_TARGET static size_t
+KERNEL_NAME(count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t threshold)
+{
+    size_t n_above = 0;
+
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_block = 0;
+
+        for (size_t i = start; i < end; i++)
+            n_block += (uint32_t)(keys[i] > threshold);
+        n_above += n_block;
+    }
+    return n_above;
 }
 
 static const scio_kernels_table KERNEL_NAME(table) = {
-    KERNEL_NAME(sum_f32),           KERNEL_NAME(scale_f32),
-    KERNEL_NAME(log1p_f32),         KERNEL_NAME(u8_to_f32),
-    KERNEL_NAME(u16_to_f32),        KERNEL_NAME(is_increasing_u16),
-    KERNEL_NAME(is_increasing_u32), KERNEL_NAME(gather_map_u16),
-    KERNEL_NAME(gather_map_u32),    KERNEL_NAME(drop_zeros),
-    KERNEL_NAME(f32_to_u8),         KERNEL_NAME(f32_to_u16),
-    KERNEL_NAME(i32_to_u16_checked)};
+    .sum_f32 = KERNEL_NAME(sum_f32),
+    .scale_f32 = KERNEL_NAME(scale_f32),
+    .log1p_f32 = KERNEL_NAME(log1p_f32),
+    .u8_to_f32 = KERNEL_NAME(u8_to_f32),
+    .u16_to_f32 = KERNEL_NAME(u16_to_f32),
+    .is_increasing_u16 = KERNEL_NAME(is_increasing_u16),
+    .is_increasing_u32 = KERNEL_NAME(is_increasing_u32),
+    .gather_map_u16 = KERNEL_NAME(gather_map_u16),
+    .gather_map_u32 = KERNEL_NAME(gather_map_u32),
+    .drop_zeros = KERNEL_NAME(drop_zeros),
+    .f32_to_u8 = KERNEL_NAME(f32_to_u8),
+    .f32_to_u16 = KERNEL_NAME(f32_to_u16),
+    .i32_to_u16_checked = KERNEL_NAME(i32_to_u16_checked),
+    .order_keys_f32 = KERNEL_NAME(order_keys_f32),
+    .count_above_u32 = KERNEL_NAME(count_above_u32),
+    .keep_above_u32 = KERNEL_NAME(keep_above_u32),
+    .keep_masked = KERNEL_NAME(keep_masked),
+};
 
+#undef KERNEL_LANES
 #undef KERNEL_TARGET
 #undef KERNEL_NAME

@@ -1,4 +1,5 @@
-/* Making, taking from, and ending a loader; the work itself is in loader_run.c and loader_batch.c. */
+/* Making, taking from, and ending a loader; the work itself is in loader_run.c and loader_batch.c.
+ */
 #include "load/loader.h"
 
 #include "base/mem.h"
@@ -126,7 +127,8 @@ describe(const scio_matrix *matrix)
     }
     if (!matrix->is_in_file)
         return source;
-    const scio_h5_dataset *const data = matrix->data_dataset, *const indices = matrix->indices_dataset;
+    const scio_h5_dataset *const data = matrix->data_dataset, *const indices =
+                                                                  matrix->indices_dataset;
     source.data_unit = data->unit_dims[0] > 0 ? data->unit_dims[0] : 1;
     if (indices != NULL)
         source.index_unit = indices->unit_dims[0] > 0 ? indices->unit_dims[0] : 1;
@@ -139,18 +141,17 @@ static scio_status
 make_plan(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
 {
     const scio_loader_options *const options = &loader->options;
-    const scio_plan_options plan_options = {options->batch_size, options->drop_last,
-                                            options->shuffle,    options->seed,
-                                            options->epoch,      options->rank,
-                                            options->world_size, options->block_nbytes};
+    const scio_plan_options plan_options = {
+        options->batch_size, options->drop_last, options->shuffle,    options->seed,
+        options->epoch,      options->rank,      options->world_size, options->block_nbytes};
     scio_plan_source *sources = NULL;
     scio_status status;
 
     SCIO_TRY(scio_mem_alloc(loader->n_matrices, sizeof *sources, &sources, err));
     for (size_t i = 0; i < loader->n_matrices; i++)
         sources[i] = describe(loader->matrices[i]);
-    status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options, &loader->plan,
-                           err);
+    status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options,
+                           &loader->plan, err);
     scio_mem_free(sources);
     SCIO_TRY(status);
     loader->n_batches = loader->plan->n_batches;
@@ -443,58 +444,4 @@ scio_loader_stats_read(scio_loader *loader, scio_loader_stats *out)
         out->seconds =
             (loader->ended_at > 0 ? loader->ended_at : scio_loader_clock()) - loader->started_at;
     pthread_mutex_unlock(&loader->mutex);
-}
-
-/* ---- the plan's cells ---- */
-
-static scio_status
-planned_cells(const scio_loader *loader, int64_t *cells, int64_t *offsets, scio_error *err)
-{
-    const scio_plan *const plan = loader->plan;
-    const int64_t size = loader->options.batch_size;
-
-    for (size_t w = 0; w < plan->n_windows; w++) {
-        const scio_plan_window *const window = &plan->windows[w];
-        const int64_t n_cells = window->pos1 - window->pos0;
-        int64_t *perm = NULL;
-        SCIO_TRY(scio_mem_alloc((size_t)n_cells, sizeof *perm, &perm, err));
-        scio_plan_permute(plan, w, perm);
-        for (int64_t i = 0; i < n_cells; i++) {
-            const scio_plan_entry entry = scio_plan_at(plan, w, window->pos0 + perm[i]);
-            cells[window->pos0 + i] = scio_plan_cell(plan, entry.i_sel);
-        }
-        scio_mem_free(perm);
-    }
-    for (int64_t i = 0; i <= loader->n_batches; i++)
-        offsets[i] = i * size < plan->n_stream ? i * size : plan->n_stream;
-    return SCIO_OK;
-}
-
-scio_status
-scio_loader_plan_cells(const scio_loader *loader, scio_buf **cells_out, scio_buf **offsets_out,
-                       scio_error *err)
-{
-    const int64_t n_cells =
-        loader->plan != NULL ? loader->plan->n_stream : loader->given_offsets[loader->n_batches];
-    scio_buf *cells = NULL, *offsets = NULL;
-    scio_status status;
-
-    status = scio_buf_new((size_t)n_cells * sizeof(int64_t), &cells, err);
-    if (status == SCIO_OK)
-        status = scio_buf_new((size_t)(loader->n_batches + 1) * sizeof(int64_t), &offsets, err);
-    if (status == SCIO_OK && loader->plan != NULL)
-        status = planned_cells(loader, scio_buf_data(cells), scio_buf_data(offsets), err);
-    else if (status == SCIO_OK) {
-        if (n_cells > 0)
-            memcpy(scio_buf_data(cells), loader->given_cells, scio_buf_nbytes(cells));
-        memcpy(scio_buf_data(offsets), loader->given_offsets, scio_buf_nbytes(offsets));
-    }
-    if (status != SCIO_OK) {
-        scio_buf_release(cells);
-        scio_buf_release(offsets);
-        return status;
-    }
-    *cells_out = cells;
-    *offsets_out = offsets;
-    return SCIO_OK;
 }

@@ -132,11 +132,11 @@ typedef struct given_work {
     const scio_loader *loader;
     const int64_t *cells;
     size_t n_cells;
-    int64_t *rows;    /* [n_cells] of the matrix at hand */
-    size_t *places;   /* [n_cells] where they stand in the batch */
-    scio_row *out;    /* [n_cells] */
-    bool *is_there;   /* [n_cells] */
-    scio_csr *taken;  /* grows */
+    int64_t *rows;   /* [n_cells] of the matrix at hand */
+    size_t *places;  /* [n_cells] where they stand in the batch */
+    scio_row *out;   /* [n_cells] */
+    bool *is_there;  /* [n_cells] */
+    scio_csr *taken; /* grows */
     size_t n_taken, n_room;
 } given_work;
 
@@ -156,8 +156,8 @@ point_at_memory(const scio_matrix *matrix, int64_t row, scio_row *out)
 
     out->n_items = is_dense ? (size_t)matrix->n_cols : (size_t)matrix->indptr[row + 1] - first;
     out->value_dtype = matrix->data_dtype;
-    out->values = (const char *)scio_buf_data(matrix->data) +
-                  first * scio_dtype_itemsize(matrix->data_dtype);
+    out->values =
+        (const char *)scio_buf_data(matrix->data) + first * scio_dtype_itemsize(matrix->data_dtype);
     if (is_dense)
         return;
     out->index_dtype = matrix->index_dtype;

@@ -1,6 +1,7 @@
 /* Where the bytes of max_memory go.
  *
- *   plan and state | scratch of the threads | batches made ahead | ring of blocks | zones, permutations
+ *   plan and state | scratch of the threads | batches made ahead | ring of blocks | zones,
+ * permutations
  *
  * The plan must not depend on threads or prefetch, so its budget follows from the cap and the batch
  * alone; threads and queue then get what is left, one of each at least. */
@@ -12,10 +13,10 @@
 #include <string.h>
 
 enum {
-    RUN_NBYTES = 1 << 20,      /* of one coalesced read (window_decode.c) */
+    RUN_NBYTES = 1 << 20,       /* of one coalesced read (window_decode.c) */
     DECODER_NBYTES = 128 << 10, /* state of the decoders of a thread */
-    ROW_ITEM_NBYTES = 32,      /* scratch of collation for an item of the longest row */
-    BATCH_ITEM_NBYTES = 8      /* and for each item of a batch */
+    ROW_ITEM_NBYTES = 32,       /* scratch of collation for an item of the longest row */
+    BATCH_ITEM_NBYTES = 8       /* and for each item of a batch */
 };
 
 uint64_t
@@ -48,7 +49,7 @@ unit_nbytes(const scio_matrix *matrix)
 
 /* One thread: stored bytes of a read, a decoded unit, another one for filters before the last. */
 static uint64_t
-slot_nbytes(const scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_t n_cells)
+slot_nbytes(scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_t n_cells)
 {
     uint64_t unit = 0, run = 0;
 
@@ -59,29 +60,31 @@ slot_nbytes(const scio_loader *loader, uint64_t longest_row, uint64_t n_items, u
         const uint64_t nbytes = unit_nbytes(matrix);
         unit = nbytes > unit ? nbytes : unit;
         /* a read holds whole units; a small source is never read beyond its size */
-        const uint64_t all = matrix->data_dataset->n_units * matrix->data_dataset->unit_nbytes +
-                             (matrix->indices_dataset != NULL
-                                  ? matrix->indices_dataset->n_units *
-                                        matrix->indices_dataset->unit_nbytes
-                                  : 0) + 4096;
+        const uint64_t all =
+            matrix->data_dataset->n_units * matrix->data_dataset->unit_nbytes +
+            (matrix->indices_dataset != NULL
+                 ? matrix->indices_dataset->n_units * matrix->indices_dataset->unit_nbytes
+                 : 0) +
+            4096;
         const uint64_t most = RUN_NBYTES + nbytes / 4 + 4096;
         const uint64_t read = nbytes + nbytes / 4 > most ? nbytes + nbytes / 4 : most;
         run = (all < read ? all : read) > run ? (all < read ? all : read) : run;
     }
-    return run + 2 * unit + DECODER_NBYTES + longest_row * ROW_ITEM_NBYTES +
-           n_items * BATCH_ITEM_NBYTES + n_cells * (sizeof(scio_row) + sizeof(int64_t)) + sizeof(scio_loader_slot);
+    loader->h5_nbytes = run + 2 * unit + DECODER_NBYTES;
+    return loader->h5_nbytes + longest_row * ROW_ITEM_NBYTES + n_items * BATCH_ITEM_NBYTES +
+           n_cells * (sizeof(scio_row) + sizeof(int64_t)) + sizeof(scio_loader_slot);
 }
 
 static scio_status
 too_small(const scio_loader *loader, uint64_t least, scio_error *err)
 {
-    return scio_fail(err, SCIO_EINVAL,
-                     "max_memory is %" PRIu64 " bytes, too small%s; at least %" PRIu64 " are needed",
-                     loader->options.max_memory,
-                     loader->options.shuffle == SCIO_SHUFFLE_EXACT
-                         ? " to hold all cells for an exact shuffle"
-                         : "",
-                     least);
+    return scio_fail(
+        err, SCIO_EINVAL,
+        "max_memory is %" PRIu64 " bytes, too small%s; at least %" PRIu64 " are needed",
+        loader->options.max_memory,
+        loader->options.shuffle == SCIO_SHUFFLE_EXACT ? " to hold all cells for an exact shuffle"
+                                                      : "",
+        least);
 }
 
 /* Threads and queue out of what the plan leaves. */
@@ -110,7 +113,7 @@ scio_loader_plan_budget(scio_loader *loader, scio_error *err)
     const uint64_t cap = loader->options.max_memory;
     const uint64_t size = (uint64_t)loader->options.batch_size;
     const uint64_t n_cells = plan->n_stream < (int64_t)size ? (uint64_t)plan->n_stream : size;
-    const uint64_t slot = 
+    const uint64_t slot =
         slot_nbytes(loader, (uint64_t)plan->longest_row, plan->batch_items, n_cells);
     scio_error failure = SCIO_ERROR_INIT;
     uint64_t least_windows = 0;
@@ -154,7 +157,8 @@ scio_loader_plan_given(scio_loader *loader, scio_error *err)
                                    ? (uint64_t)(matrix->indptr[row + 1] - matrix->indptr[row])
                                    : (uint64_t)matrix->n_cols;
             n_items += n;
-            n_held += matrix->is_in_file ? n * (scio_dtype_itemsize(matrix->data_dtype) + 8) + 24 : 0;
+            n_held +=
+                matrix->is_in_file ? n * (scio_dtype_itemsize(matrix->data_dtype) + 8) + 24 : 0;
             longest = n > longest ? n : longest;
         }
         most_items = n_items > most_items ? n_items : most_items;
@@ -165,9 +169,8 @@ scio_loader_plan_given(scio_loader *loader, scio_error *err)
     const uint64_t lists =
         ((uint64_t)loader->given_offsets[loader->options.n_given] + loader->options.n_given + 1) *
         sizeof(int64_t);
-    loader->worst_nbytes =
-        scio_loader_batch_bound(&loader->spec, most_cells, most_items, longest) + most_held +
-        most_cells * 24;
+    loader->worst_nbytes = scio_loader_batch_bound(&loader->spec, most_cells, most_items, longest) +
+                           most_held + most_cells * 24;
     const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
     if (least > loader->options.max_memory)
         return too_small(loader, least, err);

@@ -1,9 +1,10 @@
 /* What the files of the loader share; nobody else includes this.
  *
- * There is no driver thread.  Every job, when it ends, and every take calls `advance`, which submits
- * what became possible: decoding of the next window as soon as the one before the current one is over
- * (its memory is free then), batches of the current window while the queue has room.  Batches go before
- * decoding, so a consumer that waits is served first and all threads decode the rest of the time. */
+ * There is no driver thread.  Every job, when it ends, and every take calls `advance`, which
+ * submits what became possible: decoding of the next window as soon as the one before the current
+ * one is over (its memory is free then), batches of the current window while the queue has room.
+ * Batches go before decoding, so a consumer that waits is served first and all threads decode the
+ * rest of the time. */
 #ifndef SCIO_LOAD_LOADER_PRIVATE_H
 #define SCIO_LOAD_LOADER_PRIVATE_H
 
@@ -66,16 +67,18 @@ struct scio_loader {
     uint64_t worst_nbytes; /* of a batch */
     uint64_t fixed_nbytes; /* plan, scratch, ring: accounted from start to end */
     uint64_t queue_nbytes; /* budget of batches */
+    uint64_t h5_nbytes;    /* of a thread's scratch for decoding, as planned */
     int cancel;            /* atomic */
     pthread_mutex_t mutex;
     bool has_mutex;
     /* guarded by mutex: */
     bool is_started, is_closed;
-    int64_t next_batch, n_taken;         /* next to submit, next to take */
-    size_t batch_window, next_window;    /* of next_batch; next to decode */
-    size_t oldest_window;                /* not over yet */
-    uint64_t reserved_nbytes;            /* batches made or being made */
+    int64_t next_batch, n_taken;      /* next to submit, next to take */
+    size_t batch_window, next_window; /* of next_batch; next to decode */
+    size_t oldest_window;             /* not over yet */
+    uint64_t reserved_nbytes;         /* batches made or being made */
     uint64_t perm_nbytes;
+    uint64_t excess_nbytes; /* scratch beyond h5_nbytes; 0 unless the plan is wrong */
     double started_at, ended_at;
     scio_loader_stats stats;
 };
@@ -90,7 +93,8 @@ scio_error *scio_loader_failure_new(const scio_error *failure);
 void scio_loader_failure_free(scio_error *failure);
 /* A batch is done: into the queue, its window one batch further. */
 void scio_loader_finish_batch(scio_loader *loader, scio_loader_batch *batch, double seconds);
-/* Most bytes of a batch in the spec's form: n_cells rows with n_items items, the longest `longest`. */
+/* Most bytes of a batch in the spec's form: n_cells rows with n_items items, the longest `longest`.
+ */
 uint64_t scio_loader_batch_bound(const scio_collate_spec *spec, uint64_t n_cells, uint64_t n_items,
                                  uint64_t longest);
 SCIO_MUST_CHECK scio_status scio_loader_plan_budget(scio_loader *loader, scio_error *err);

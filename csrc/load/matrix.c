@@ -40,7 +40,8 @@ matrix_new(int64_t n_rows, int64_t n_cols, scio_matrix_kind kind, bool is_in_fil
     *out = NULL;
     if (n_rows < 0 || n_cols < 0)
         return scio_fail(err, SCIO_EINVAL,
-                         "shape (%" PRId64 ", %" PRId64 "): both must be 0 or more", n_rows, n_cols);
+                         "shape (%" PRId64 ", %" PRId64 "): both must be 0 or more", n_rows,
+                         n_cols);
     SCIO_TRY(scio_mem_zalloc(1, sizeof *matrix, &matrix, err));
     status = scio_mem_zalloc(1, sizeof *state, &state, err);
     if (status == SCIO_OK && is_in_file)
@@ -176,100 +177,6 @@ read_indptr(scio_h5_dataset *dataset, int64_t n_major, bool is_csc, int64_t nnz,
     return SCIO_OK;
 }
 
-/* Reads a whole 1-D dataset into a new buffer of `dtype`. */
-static scio_status
-read_whole(scio_h5_dataset *dataset, scio_dtype dtype, scio_buf **out, scio_error *err)
-{
-    const uint64_t start = 0, count = dataset->space.n_items;
-    const scio_h5_read_options options = {.max_parallel = SIZE_MAX};
-    scio_buf *buf = NULL;
-    size_t nbytes;
-
-    if (!scio_mul_size((size_t)count, scio_dtype_itemsize(dtype), &nbytes))
-        return scio_fail(err, SCIO_ENOMEM, "%s: %" PRIu64 " items", dataset->path, count);
-    SCIO_TRY(scio_buf_new(nbytes, &buf, err));
-    const scio_status status = scio_h5_dataset_read(dataset, &start, &count, dtype,
-                                                    scio_buf_data(buf), nbytes, &options, err);
-    if (status != SCIO_OK) {
-        scio_buf_release(buf);
-        return status;
-    }
-    *out = buf;
-    return SCIO_OK;
-}
-
-static scio_status
-check_csc_fits(const scio_matrix *matrix, scio_dtype index_dtype, uint64_t max_nbytes,
-               scio_error *err)
-{
-    const uint64_t item = scio_dtype_itemsize(matrix->data_dtype) + scio_dtype_itemsize(index_dtype);
-    uint64_t needed, pointers, total;
-    /* columns and rows are held at once while they are turned round */
-    const bool fits_u64 =
-        scio_mul_u64((uint64_t)matrix->nnz, 2 * item, &needed) &&
-        scio_mul_u64((uint64_t)matrix->n_rows + (uint64_t)matrix->n_cols + 2, 2 * sizeof(int64_t),
-                     &pointers) &&
-        scio_add_u64(needed, pointers, &total);
-    if (!fits_u64 || total > max_nbytes)
-        return scio_fail(err, SCIO_EINVAL,
-                         "%s is stored by columns (CSC); turning it into rows needs %" PRIu64
-                         " bytes of memory, more than the %" PRIu64
-                         " allowed: allow more, or store it as CSR",
-                         matrix->name, fits_u64 ? total : UINT64_MAX, max_nbytes);
-    return SCIO_OK;
-}
-
-/* The arrays are columns: read whole, check, transpose; the matrix lives in memory from then on. */
-static scio_status
-convert_csc(scio_matrix *matrix, const int64_t *indptr, uint64_t max_nbytes, scio_error *err)
-{
-    const scio_dtype index_dtype =
-        scio_csr_index_width(matrix->n_rows > matrix->n_cols ? matrix->n_rows : matrix->n_cols,
-                             matrix->nnz);
-    scio_buf *data = NULL, *indices = NULL;
-    scio_csr rows;
-    scio_status status;
-
-    memset(&rows, 0, sizeof rows);
-    status = check_csc_fits(matrix, index_dtype, max_nbytes, err);
-    if (status != SCIO_OK)
-        goto done;
-    status = read_whole(matrix->data_dataset, matrix->data_dtype, &data, err);
-    if (status != SCIO_OK)
-        goto done;
-    status = read_whole(matrix->indices_dataset, index_dtype, &indices, err);
-    if (status != SCIO_OK)
-        goto done;
-    const scio_csr_view columns = {matrix->n_cols,         matrix->n_rows, matrix->nnz, indptr,
-                                   scio_buf_data(indices), index_dtype,    scio_buf_data(data),
-                                   matrix->data_dtype};
-    status = scio_csr_validate(&columns, SCIO_CHECK_FULL, NULL, err);
-    if (status == SCIO_OK)
-        status = scio_csr_transpose(&columns, &rows, err);
-    if (status != SCIO_OK) {
-        scio_context(err, "%s", matrix->name);
-        goto done;
-    }
-    const size_t indptr_nbytes = ((size_t)matrix->n_rows + 1) * sizeof(int64_t);
-    status = scio_mem_alloc(indptr_nbytes, 1, &matrix->indptr, err);
-    if (status != SCIO_OK)
-        goto done;
-    memcpy(matrix->indptr, scio_buf_data(rows.indptr), indptr_nbytes);
-    matrix->index_dtype = rows.index_dtype;
-    matrix->data = scio_buf_retain(rows.data);
-    matrix->indices = scio_buf_retain(rows.indices);
-    matrix->is_in_file = false;
-    matrix->was_csc = true;
-    scio_h5_dataset_free(matrix->data_dataset);
-    scio_h5_dataset_free(matrix->indices_dataset);
-    matrix->data_dataset = matrix->indices_dataset = NULL;
-done:
-    scio_csr_clear(&rows);
-    scio_buf_release(data);
-    scio_buf_release(indices);
-    return status;
-}
-
 scio_status
 scio_matrix_open_sparse(scio_h5_file *file, uint64_t group_address, const char *path,
                         int64_t n_rows, int64_t n_cols, bool is_csc, uint64_t max_nbytes,
@@ -308,11 +215,12 @@ scio_matrix_open_sparse(scio_h5_file *file, uint64_t group_address, const char *
     matrix->nnz = (int64_t)n_data;
     matrix->data_dtype = matrix->data_dataset->type->dtype;
     matrix->index_dtype = matrix->indices_dataset->type->dtype;
-    status = read_indptr(indptr_dataset, is_csc ? n_cols : n_rows, is_csc, matrix->nnz, &indptr, err);
+    status =
+        read_indptr(indptr_dataset, is_csc ? n_cols : n_rows, is_csc, matrix->nnz, &indptr, err);
     if (status != SCIO_OK)
         goto done;
     if (is_csc) {
-        status = convert_csc(matrix, indptr, max_nbytes, err);
+        status = scio_matrix_convert_csc(matrix, indptr, max_nbytes, err);
         if (status != SCIO_OK)
             goto done;
     } else {
@@ -386,8 +294,8 @@ keep_indices(scio_matrix *matrix, scio_buf *indices, scio_dtype dtype, scio_erro
         return SCIO_OK;
     }
     matrix->index_dtype = scio_csr_index_width(matrix->n_cols, matrix->nnz);
-    SCIO_TRY(scio_buf_new((size_t)matrix->nnz * scio_dtype_itemsize(matrix->index_dtype), &wide,
-                          err));
+    SCIO_TRY(
+        scio_buf_new((size_t)matrix->nnz * scio_dtype_itemsize(matrix->index_dtype), &wide, err));
     const scio_status status = scio_cast(dtype, scio_buf_data(indices), matrix->index_dtype,
                                          scio_buf_data(wide), (size_t)matrix->nnz, err);
     if (status != SCIO_OK) {
@@ -419,9 +327,9 @@ scio_matrix_from_csr(const char *name, int64_t n_rows, int64_t n_cols, scio_buf 
     }
     const size_t nnz = scio_buf_nbytes(indices) / index_itemsize;
     if (scio_buf_nbytes(indptr_i64) != ((size_t)n_rows + 1) * sizeof(int64_t)) {
-        status = scio_fail(err, SCIO_EINVAL,
-                           "indptr has %zu entries, expected %" PRId64 " (n_rows + 1)",
-                           scio_buf_nbytes(indptr_i64) / sizeof(int64_t), n_rows + 1);
+        status =
+            scio_fail(err, SCIO_EINVAL, "indptr has %zu entries, expected %" PRId64 " (n_rows + 1)",
+                      scio_buf_nbytes(indptr_i64) / sizeof(int64_t), n_rows + 1);
         goto done;
     }
     if (scio_buf_nbytes(indices) % index_itemsize != 0 ||

@@ -39,6 +39,11 @@ SCIO_MUST_CHECK scio_status scio_matrix_csr_new(const scio_matrix *matrix, int64
                                                 scio_error *err);
 /* Puts the place in front of a failed index check; a cast out of range is a corrupt file. */
 scio_status scio_matrix_index_error(const scio_matrix *matrix, scio_status status, scio_error *err);
+/* The arrays of an opened matrix are columns (indptr[n_cols + 1], checked): reads them, turns them
+ * round; the matrix lives in memory from then on.  EINVAL naming the bytes needed beyond
+ * max_nbytes. */
+SCIO_MUST_CHECK scio_status scio_matrix_convert_csc(scio_matrix *matrix, const int64_t *indptr,
+                                                    uint64_t max_nbytes, scio_error *err);
 /* The rows of a dense matrix (checked) as CSR. */
 SCIO_MUST_CHECK scio_status scio_matrix_take_dense(scio_matrix *matrix,
                                                    const scio_matrix_rows *rows,

@@ -153,8 +153,7 @@ scio_matrix_read_dense(scio_matrix *matrix, int64_t start, int64_t stop, scio_dt
         status = scio_h5_dataset_read(matrix->data_dataset, first, count, dtype, out, out_nbytes,
                                       &options, err);
     } else {
-        const size_t row_nbytes =
-            (size_t)matrix->n_cols * scio_dtype_itemsize(matrix->data_dtype);
+        const size_t row_nbytes = (size_t)matrix->n_cols * scio_dtype_itemsize(matrix->data_dtype);
         const char *const data = scio_buf_data(matrix->data);
         status = scio_cast(matrix->data_dtype, data + (size_t)start * row_nbytes, dtype, out,
                            n_items, err);

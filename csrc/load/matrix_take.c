@@ -156,9 +156,9 @@ visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size
         if (from >= to)
             continue;
         const int64_t *const out_indptr = scio_buf_data(take->out->indptr);
-        SCIO_TRY(put_items(take, visit->which, (const char *)data + (size_t)(from - begin) * itemsize,
-                           (uint64_t)from, (size_t)(to - from),
-                           out_indptr[request.i] + (from - row_begin), err));
+        SCIO_TRY(put_items(take, visit->which,
+                           (const char *)data + (size_t)(from - begin) * itemsize, (uint64_t)from,
+                           (size_t)(to - from), out_indptr[request.i] + (from - row_begin), err));
     }
     return SCIO_OK;
 }
@@ -169,12 +169,9 @@ run_item(void *context, size_t i_item, size_t slot, scio_error *err)
     const take_context *const take = context;
     const take_run *const run = &take->runs[i_item];
     visit_context visit = {take, run->which};
-    const scio_unit_reader reader = {take->matrix,
-                                     dataset_of(take->matrix, run->which),
-                                     run->which,
-                                     take->is_cached[run->which],
-                                     visit_unit,
-                                     &visit};
+    const scio_unit_reader reader = {take->matrix, dataset_of(take->matrix, run->which),
+                                     run->which,   take->is_cached[run->which],
+                                     visit_unit,   &visit};
 
     return scio_unit_reader_run(&reader, run->i_first, run->n_units, &take->scratches[slot],
                                 take->cancel, err);
@@ -191,7 +188,8 @@ take_from_file(take_context *take, size_t max_parallel, scio_error *err)
     take_run *runs = NULL;
     scio_status status;
 
-    for (unsigned which = 0; which < 2; which++) { /* more than the cache holds would only flush it */
+    for (unsigned which = 0; which < 2;
+         which++) { /* more than the cache holds would only flush it */
         const uint64_t nbytes = dataset_of(take->matrix, which)->unit_nbytes;
         take->is_cached[which] = nbytes == 0 || n_units[which] <= cap / 2 / nbytes;
     }
@@ -219,7 +217,8 @@ take_from_memory(const take_context *take, scio_error *err)
     const int64_t *const out_indptr = scio_buf_data(out->indptr);
     const char *const data = scio_buf_data(matrix->data);
     const char *const indices = scio_buf_data(matrix->indices);
-    char *const out_data = scio_buf_data(out->data), *const out_indices = scio_buf_data(out->indices);
+    char *const out_data = scio_buf_data(out->data), *const out_indices =
+                                                         scio_buf_data(out->indices);
 
     for (size_t i = 0; i < take->n_requests; i++) {
         const scio_matrix_request request = take->requests[i];

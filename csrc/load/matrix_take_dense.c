@@ -37,7 +37,8 @@ visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size
         if (row < row0 || row - row0 >= dataset->unit_dims[0])
             continue;
         char *const dst = group->dense + (i * n_cols + col0) * itemsize;
-        memcpy(dst, (const char *)data + (size_t)(row - row0) * stride * itemsize, width * itemsize);
+        memcpy(dst, (const char *)data + (size_t)(row - row0) * stride * itemsize,
+               width * itemsize);
         if (dataset->type->is_big_endian)
             scio_byteswap(dst, itemsize, width);
     }
@@ -154,13 +155,13 @@ copy_rows(const scio_csr *piece, const scio_matrix_request *requests, scio_csr *
     for (int64_t i = 0; i < piece->n_rows; i++) {
         const size_t first = (size_t)from[i], count = (size_t)(from[i + 1] - from[i]);
         const size_t at = (size_t)to[requests[i].i];
-        SCIO_TRY(scio_cast(
-            piece->index_dtype,
-            (const char *)scio_buf_data(piece->indices) +
-                first * scio_dtype_itemsize(piece->index_dtype),
-            out->index_dtype,
-            (char *)scio_buf_data(out->indices) + at * scio_dtype_itemsize(out->index_dtype), count,
-            err));
+        SCIO_TRY(scio_cast(piece->index_dtype,
+                           (const char *)scio_buf_data(piece->indices) +
+                               first * scio_dtype_itemsize(piece->index_dtype),
+                           out->index_dtype,
+                           (char *)scio_buf_data(out->indices) +
+                               at * scio_dtype_itemsize(out->index_dtype),
+                           count, err));
         SCIO_TRY(
             scio_cast(piece->data_dtype,
                       (const char *)scio_buf_data(piece->data) +
@@ -241,8 +242,7 @@ scio_matrix_take_dense(scio_matrix *matrix, const scio_matrix_rows *rows, scio_d
         i += n_rows;
     }
     if (status == SCIO_OK)
-        status =
-            join_pieces(matrix, &pieces, requests, rows->n_rows, data_dtype, out, err);
+        status = join_pieces(matrix, &pieces, requests, rows->n_rows, data_dtype, out, err);
     for (size_t i = 0; i < pieces.n_pieces; i++)
         scio_csr_clear(&pieces.pieces[i]);
     scio_mem_free(pieces.pieces);

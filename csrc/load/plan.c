@@ -282,7 +282,8 @@ copy_selection(scio_plan *plan, const int64_t *cells, size_t n_cells, scio_error
                              i, cells[i], n_all);
         if (i > 0 && cells[i] <= cells[i - 1])
             return scio_fail(err, SCIO_EINVAL,
-                             "cells[%zu] is %" PRId64 ", not greater than cells[%zu], which is %" PRId64
+                             "cells[%zu] is %" PRId64
+                             ", not greater than cells[%zu], which is %" PRId64
                              " (must be ascending, each once)",
                              i, cells[i], i - 1, cells[i - 1]);
     }
@@ -321,7 +322,8 @@ scio_plan_index_selection(scio_plan *plan, scio_error *err)
     return SCIO_OK;
 }
 
-/* An upper bound for the items of any batch: the batch_size longest rows, by a histogram of lengths. */
+/* An upper bound for the items of any batch: the batch_size longest rows, by a histogram of
+ * lengths. */
 static scio_status
 measure_rows(scio_plan *plan, scio_error *err)
 {
@@ -371,7 +373,10 @@ deal_ranks(scio_plan *plan, scio_error *err)
         const int64_t hi = share(n_cells, options->rank + 1, n_ranks);
         plan->n_real = hi - lo;
         /* a rank without a cell of its own repeats the first one of all */
-        SCIO_TRY(scio_plan_deal(plan, lo < n_cells ? lo : 0, hi > lo ? hi : lo < n_cells ? lo + 1 : 1,
+        SCIO_TRY(scio_plan_deal(plan, lo < n_cells ? lo : 0,
+                                hi > lo        ? hi
+                                : lo < n_cells ? lo + 1
+                                               : 1,
                                 err));
         SCIO_TRY(scio_plan_index_selection(plan, err));
     } else {

@@ -3,13 +3,13 @@
  * A pure function of the sources' shapes, the selection and the options; nothing is read.  Threads,
  * prefetch and time have no part in it.
  *
- * Blocks.  A CSR source is cut at positions p (items) that are multiples of the longer storage unit of
- * its two arrays.  A unit belongs to the block in which it begins.  Let q >= p be the largest end of a
- * unit of the other array that begins before p.  The rows that overlap [p, q) or hold p inside are the
- * ZONE of the cut: their items come from both neighbours.  All other rows are interior to one block.
- * Cuts are set so far apart that zones never overlap: a row longer than a block makes a longer block.
- * Hence block b holds rows [row0, row1), and the zone behind it rows [row1, next.row0), and a zone
- * touches exactly two blocks.
+ * Blocks.  A CSR source is cut at positions p (items) that are multiples of the longer storage unit
+ * of its two arrays.  A unit belongs to the block in which it begins.  Let q >= p be the largest
+ * end of a unit of the other array that begins before p.  The rows that overlap [p, q) or hold p
+ * inside are the ZONE of the cut: their items come from both neighbours.  All other rows are
+ * interior to one block. Cuts are set so far apart that zones never overlap: a row longer than a
+ * block makes a longer block. Hence block b holds rows [row0, row1), and the zone behind it rows
+ * [row1, next.row0), and a zone touches exactly two blocks.
  *
  *     units of data    |------|------|------|------|------|------|
  *     units of indices |---------|---------|---------|---------|--
@@ -18,11 +18,12 @@
  *
  * Dense sources are cut into bands of whole units, sources in memory into runs of rows: no zones.
  *
- * Stream.  Blocks in their order (permuted or not) put their cells one behind the other: the zone in
- * front if both its blocks are now decoded, the interior, the zone behind likewise.  WINDOWS are cut
- * from the stream at multiples of the batch size; the cells of a window are permuted among themselves.
- * So the remainder of a window needs no copy: it is whole blocks (a part of one at most) that simply
- * live one window longer.  At any time the blocks of two neighbouring windows are in memory, in a ring.
+ * Stream.  Blocks in their order (permuted or not) put their cells one behind the other: the zone
+ * in front if both its blocks are now decoded, the interior, the zone behind likewise.  WINDOWS are
+ * cut from the stream at multiples of the batch size; the cells of a window are permuted among
+ * themselves. So the remainder of a window needs no copy: it is whole blocks (a part of one at
+ * most) that simply live one window longer.  At any time the blocks of two neighbouring windows are
+ * in memory, in a ring.
  *
  * Ranks.  Runs of blocks are permuted and the row of their cells is cut into equal parts, so ranks
  * differ by one cell at most and share storage units only where their parts meet in a file. */
@@ -37,12 +38,12 @@
 
 typedef struct scio_plan_source {
     int64_t n_rows, n_cols;
-    const int64_t *indptr;   /* CSR, [n_rows + 1], borrowed; NULL = dense */
-    bool is_in_file;         /* false: nothing to decode, no bytes in windows */
-    uint64_t data_unit;      /* CSR: items of a unit of data; dense: rows of a unit */
-    uint64_t index_unit;     /* CSR: items of a unit of indices */
-    uint64_t n_column_units; /* dense: units side by side */
-    size_t data_itemsize, index_itemsize;             /* decoded, in the file */
+    const int64_t *indptr;                /* CSR, [n_rows + 1], borrowed; NULL = dense */
+    bool is_in_file;                      /* false: nothing to decode, no bytes in windows */
+    uint64_t data_unit;                   /* CSR: items of a unit of data; dense: rows of a unit */
+    uint64_t index_unit;                  /* CSR: items of a unit of indices */
+    uint64_t n_column_units;              /* dense: units side by side */
+    size_t data_itemsize, index_itemsize; /* decoded, in the file */
     size_t store_data_itemsize, store_index_itemsize; /* held in a window */
 } scio_plan_source;
 
@@ -57,11 +58,11 @@ typedef struct scio_plan_options {
 
 typedef struct scio_plan_block {
     size_t i_source;
-    int64_t row0, row1;       /* interior rows */
-    int64_t sel0, sel1;       /* the selected ones among them: places in the selection */
-    uint64_t data0, data1;    /* units of data (dense: bands) that begin here */
-    uint64_t index0, index1;  /* CSR: units of indices */
-    bool is_last_of_source;   /* no zone behind */
+    int64_t row0, row1;      /* interior rows */
+    int64_t sel0, sel1;      /* the selected ones among them: places in the selection */
+    uint64_t data0, data1;   /* units of data (dense: bands) that begin here */
+    uint64_t index0, index1; /* CSR: units of indices */
+    bool is_last_of_source;  /* no zone behind */
 } scio_plan_block;
 
 /* A run of cells in the stream: the interior of a block, or the zone behind it. */
@@ -88,10 +89,10 @@ typedef struct scio_plan {
     size_t n_sources;
     int64_t *first_cells; /* [n_sources + 1] global id of each source's row 0 */
     /* The selection of this rank. */
-    int64_t n_sel;      /* cells, each once */
-    int64_t n_real;     /* n_sel, or 0 for a rank without cells of its own: it repeats one */
-    int64_t *sel;       /* global ids, ascending; NULL = all cells */
-    int64_t *sel_items; /* with sel: [n_sel + 1] items in front of each */
+    int64_t n_sel;       /* cells, each once */
+    int64_t n_real;      /* n_sel, or 0 for a rank without cells of its own: it repeats one */
+    int64_t *sel;        /* global ids, ascending; NULL = all cells */
+    int64_t *sel_items;  /* with sel: [n_sel + 1] items in front of each */
     int64_t *source_sel; /* [n_sources + 1] places in the selection */
     int64_t n_batches, n_stream; /* n_stream > n_real: the last ones are padding */
     int64_t longest_row;         /* items */
@@ -106,10 +107,10 @@ typedef struct scio_plan {
     scio_plan_window *windows;
     size_t n_windows;
     uint32_t *block_last;             /* [n_blocks] last window that uses the interior, or NEVER */
-    uint32_t *zone_first, *zone_last; /* [n_blocks] zone behind: first window with one of its blocks,
-                                         last window that uses it; NEVER = not held */
-    uint64_t ring_nbytes;  /* capacity that is enough for the blocks of two windows */
-    uint64_t aside_nbytes; /* most that zones and permutations take beside it */
+    uint32_t *zone_first, *zone_last; /* [n_blocks] zone behind: first window with one of its
+                                         blocks, last window that uses it; NEVER = not held */
+    uint64_t ring_nbytes;             /* capacity that is enough for the blocks of two windows */
+    uint64_t aside_nbytes;            /* most that zones and permutations take beside it */
 } scio_plan;
 
 /* Checks options and selection (`cells`: ascending global ids, NULL = all), deals them to ranks. */
@@ -117,8 +118,8 @@ SCIO_MUST_CHECK scio_status scio_plan_new(const scio_plan_source *sources, size_
                                           const int64_t *cells, size_t n_cells,
                                           const scio_plan_options *options, scio_plan **out,
                                           scio_error *err);
-/* Blocks, order, stream, windows such that scio_plan_needed stays within `budget`; EINVAL when nothing
- * does: *least_out is then the least budget known to work. */
+/* Blocks, order, stream, windows such that scio_plan_needed stays within `budget`; EINVAL when
+ * nothing does: *least_out is then the least budget known to work. */
 SCIO_MUST_CHECK scio_status scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out,
                                           scio_error *err);
 void scio_plan_free(scio_plan *plan); /* NULL allowed */
@@ -131,7 +132,8 @@ int64_t scio_plan_items(const scio_plan *plan, size_t i_source, int64_t i, int64
 int64_t scio_plan_cell(const scio_plan *plan, int64_t i_sel);
 /* First place in the selection whose cell is `cell` or later. */
 int64_t scio_plan_find(const scio_plan *plan, int64_t cell);
-/* Bytes in a window for the selected rows [i, j): indices in front, values from *data_offset_out. */
+/* Bytes in a window for the selected rows [i, j): indices in front, values from *data_offset_out.
+ */
 size_t scio_plan_store_nbytes(const scio_plan *plan, size_t i_source, int64_t i, int64_t j,
                               size_t *data_offset_out);
 size_t scio_plan_block_nbytes(const scio_plan *plan, size_t i_block);

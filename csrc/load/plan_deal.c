@@ -1,6 +1,6 @@
 /* Which cells a rank has.  The selection is cut into runs (whole blocks where there are enough of
- * them), the runs are permuted, and the cells, run behind run, are dealt in equal parts.  Only sources,
- * selection, seed and epoch decide, so every rank sees the same deal. */
+ * them), the runs are permuted, and the cells, run behind run, are dealt in equal parts.  Only
+ * sources, selection, seed and epoch decide, so every rank sees the same deal. */
 #include "load/plan.h"
 
 #include "base/mem.h"

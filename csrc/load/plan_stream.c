@@ -1,4 +1,5 @@
-/* The order of the blocks, the stream of cells that follows from it, its windows and their memory. */
+/* The order of the blocks, the stream of cells that follows from it, its windows and their memory.
+ */
 #include "load/plan.h"
 
 #include "base/mem.h"
@@ -81,8 +82,8 @@ add_zone(stream_state *stream, size_t i_block)
         add_piece(stream, i_block, true, sel0, sel1);
 }
 
-/* Pieces in the order of the blocks; blocks behind the end of the stream are dropped from the order.
- * order_pos[n_order + 1]: cells in the stream before block i of the order is added. */
+/* Pieces in the order of the blocks; blocks behind the end of the stream are dropped from the
+ * order. order_pos[n_order + 1]: cells in the stream before block i of the order is added. */
 static scio_status
 make_stream(scio_plan *plan, int64_t *order_pos, scio_error *err)
 {
@@ -202,8 +203,8 @@ find_lifetimes(scio_plan *plan)
         }
 }
 
-/* Adds nbytes to the phases in which something is held that is decoded in window `first` and used until
- * window `last`; in phase w window w is consumed and window w + 1 decoded. */
+/* Adds nbytes to the phases in which something is held that is decoded in window `first` and used
+ * until window `last`; in phase w window w is consumed and window w + 1 decoded. */
 static void
 hold(int64_t *changes, size_t first, size_t last, uint64_t nbytes)
 {
@@ -259,8 +260,9 @@ scio_plan_nbytes(const scio_plan *plan)
 
     if (plan->sel != NULL)
         nbytes += (2 * (uint64_t)plan->n_sel + 1) * sizeof(int64_t);
-    nbytes += plan->n_blocks * (sizeof *plan->blocks + sizeof *plan->order + 2 * sizeof *plan->pieces +
-                                3 * sizeof(uint32_t) + SCIO_PLAN_STATE_NBYTES);
+    nbytes +=
+        plan->n_blocks * (sizeof *plan->blocks + sizeof *plan->order + 2 * sizeof *plan->pieces +
+                          3 * sizeof(uint32_t) + SCIO_PLAN_STATE_NBYTES);
     return nbytes + (plan->n_order + 1) * sizeof *plan->windows;
 }
 
@@ -312,8 +314,8 @@ lay_windows(scio_plan *plan, uint64_t target, uint64_t mean, const fit_scratch *
     measure_memory(plan, scratch->ring, scratch->aside);
 }
 
-/* Blocks of one length: the longest windows within the budget; *needed_out is what the layout takes,
- * *least_out what the one with the shortest windows takes. */
+/* Blocks of one length: the longest windows within the budget; *needed_out is what the layout
+ * takes, *least_out what the one with the shortest windows takes. */
 static scio_status
 lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t budget,
            uint64_t *least_out, scio_error *err)
@@ -366,7 +368,8 @@ window_target(const scio_plan *plan, uint64_t budget)
     uint64_t total = 0;
 
     for (size_t i = 0; i < plan->n_sources; i++)
-        total += scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1], NULL);
+        total +=
+            scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1], NULL);
     total = total / 8 > FULL_WINDOW_NBYTES ? total / 8 : FULL_WINDOW_NBYTES;
     return total < budget / 2 ? total : budget / 2;
 }
@@ -376,8 +379,8 @@ scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error 
 {
     /* the first is the wish; the others do not depend on the budget, so that `least` is a fact */
     const uint64_t target = window_target(plan, budget);
-    uint64_t lengths[] = {target / BLOCKS_OF_A_WINDOW, UINT64_C(1) << 20, UINT64_C(1) << 18, 1,
-                          UINT64_C(4) << 20, UINT64_C(16) << 20, UINT64_C(64) << 20};
+    uint64_t lengths[] = {target / BLOCKS_OF_A_WINDOW, UINT64_C(1) << 20,  UINT64_C(1) << 18, 1,
+                          UINT64_C(4) << 20,           UINT64_C(16) << 20, UINT64_C(64) << 20};
     size_t n_lengths = sizeof lengths / sizeof *lengths;
     uint64_t least = UINT64_MAX;
 
@@ -423,8 +426,8 @@ scio_plan_at(const scio_plan *plan, size_t i_window, int64_t pos)
 {
     scio_plan_entry entry = {0, 0, false, pos >= plan->n_real};
     size_t low = plan->windows[i_window].piece0;
-    size_t high = i_window + 1 < plan->n_windows ? plan->windows[i_window + 1].piece0 + 1
-                                                 : plan->n_pieces;
+    size_t high =
+        i_window + 1 < plan->n_windows ? plan->windows[i_window + 1].piece0 + 1 : plan->n_pieces;
 
     if (pos >= plan->n_sel) /* padding repeats the last cell, which the last window holds */
         pos = plan->n_sel - 1;

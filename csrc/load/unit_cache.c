@@ -1,5 +1,6 @@
 /* A hash table of chains whose entries also hang in a list by age.  One mutex: an entry is a few
- * pointers, the bytes are shared by reference, so the lock is never held while anything is copied. */
+ * pointers, the bytes are shared by reference, so the lock is never held while anything is copied.
+ */
 #include "load/unit_cache.h"
 
 #include "base/mem.h"
@@ -9,8 +10,8 @@
 enum { N_BUCKETS = 1024 };
 
 typedef struct cache_entry {
-    struct cache_entry *chain;          /* same bucket */
-    struct cache_entry *newer, *older;  /* by last use */
+    struct cache_entry *chain;         /* same bucket */
+    struct cache_entry *newer, *older; /* by last use */
     uint64_t i_unit;
     unsigned which;
     scio_buf *buf;

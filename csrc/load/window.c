@@ -105,8 +105,8 @@ scio_store_n_jobs(const scio_store *store, size_t i_block)
     return source->indptr != NULL ? 2 : 1;
 }
 
-/* First in, first out: blocks are opened in the order and closed in it, so the free room is one gap,
- * or two when the end of the ring was too short for a block. */
+/* First in, first out: blocks are opened in the order and closed in it, so the free room is one
+ * gap, or two when the end of the ring was too short for a block. */
 static bool
 ring_take(scio_store *store, size_t nbytes, char **out)
 {
@@ -172,10 +172,10 @@ scio_store_open(scio_store *store, size_t i_block, scio_error *err)
         return SCIO_OK;
     if (store->ring == NULL)
         SCIO_TRY(scio_buf_new((size_t)plan->ring_nbytes, &store->ring, err));
-    const size_t nbytes =
-        block->has_interior ? scio_plan_store_nbytes(plan, planned->i_source, planned->sel0,
-                                                     planned->sel1, &block->data_offset)
-                            : 0;
+    const size_t nbytes = block->has_interior
+                              ? scio_plan_store_nbytes(plan, planned->i_source, planned->sel0,
+                                                       planned->sel1, &block->data_offset)
+                              : 0;
     const scio_matrix *const matrix = store->matrices[planned->i_source];
     block->value_dtype = matrix->data_dtype;
     if (nbytes > 0)
@@ -262,7 +262,8 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, scio_row *
         (void)scio_plan_store_nbytes(plan, s, sel0, sel1, &data_offset);
         memory = block->zone;
         row->value_dtype = matrix->data_dtype;
-    } else { /* the interior may be gone already when a zone is used, so it is not looked at there */
+    } else { /* the interior may be gone already when a zone is used, so it is not looked at there
+              */
         memory = block->memory;
         data_offset = block->data_offset;
         row->value_dtype = block->value_dtype;

@@ -1,12 +1,13 @@
 /* Decoded rows in memory: the ring with the blocks of two windows, the zones between blocks.
  *
- * A block is opened (memory for it and for its zones), decoded (two jobs for CSR, data and indices, one
- * for dense, in any thread), read by collation, and closed with the last window that uses it.  Opening
- * and closing are serialised by the owner's lock; decoding and reading take no lock: the jobs of a
- * block write disjoint memory, and nobody reads before all of them are done.
+ * A block is opened (memory for it and for its zones), decoded (two jobs for CSR, data and indices,
+ * one for dense, in any thread), read by collation, and closed with the last window that uses it.
+ * Opening and closing are serialised by the owner's lock; decoding and reading take no lock: the
+ * jobs of a block write disjoint memory, and nobody reads before all of them are done.
  *
- * Compact: indices as uint16 where the source has at most 65,536 columns, else uint32; float32 values
- * of a block's interior as uint8 or uint16 while all of them fit, else, and in zones, as stored. */
+ * Compact: indices as uint16 where the source has at most 65,536 columns, else uint32; float32
+ * values of a block's interior as uint8 or uint16 while all of them fit, else, and in zones, as
+ * stored. */
 #ifndef SCIO_LOAD_WINDOW_H
 #define SCIO_LOAD_WINDOW_H
 
@@ -33,14 +34,14 @@ typedef struct scio_store_block {
     char *memory; /* indices, then values; in the ring; NULL when empty */
     size_t data_offset;
     scio_dtype value_dtype;
-    bool is_live;                 /* is decoded at all */
-    bool has_interior;            /* its interior is used */
+    bool is_live;                   /* is decoded at all */
+    bool has_interior;              /* its interior is used */
     bool covers_left, covers_right; /* also decodes the other block's part of that zone */
-    char *zone;                   /* the zone behind it; NULL when not held */
+    char *zone;                     /* the zone behind it; NULL when not held */
     /* on_error="skip": items (dense: rows) that could not be decoded, by array. */
     scio_item_range *broken[2];
     size_t n_broken[2];
-    scio_error *failure; /* the owner's */
+    scio_error *failure;    /* the owner's */
     scio_store_job jobs[2]; /* the owner's */
 } scio_store_block;
 
@@ -55,7 +56,7 @@ typedef struct scio_store {
     scio_buf *ring;
     size_t head, tail, n_live;
     bool is_wrapped;
-    size_t oldest; /* place in the order of the oldest block that may be open */
+    size_t oldest;        /* place in the order of the oldest block that may be open */
     uint64_t zone_nbytes; /* held now */
 } scio_store;
 
@@ -76,10 +77,15 @@ unsigned scio_store_n_jobs(const scio_store *store, size_t i_block);
 /* Units that decoding the block will touch. */
 int64_t scio_store_n_units(const scio_store *store, size_t i_block);
 SCIO_MUST_CHECK scio_status scio_store_open(scio_store *store, size_t i_block, scio_error *err);
-/* Array `which` (0 data, 1 indices) of an open block.  *n_units_out counts units decoded. */
+typedef struct scio_store_count {
+    int64_t n_units; /* decoded */
+    int64_t nbytes;  /* stored bytes read */
+} scio_store_count;
+
+/* Array `which` (0 data, 1 indices) of an open block. */
 SCIO_MUST_CHECK scio_status scio_store_decode(scio_store *store, size_t i_block, unsigned which,
-                                              scio_h5_scratch **scratch, int64_t *n_units_out,
-                                              scio_error *err);
+                                              scio_h5_scratch **scratch,
+                                              scio_store_count *count_out, scio_error *err);
 /* Gives back what no window after i_window uses. */
 void scio_store_close_window(scio_store *store, size_t i_window);
 /* Points `row` at a cell of a decoded window (all but map). */

@@ -1,14 +1,14 @@
-/* From decoded units into the store: where each item goes, narrowed on the way while it is in cache. */
+/* From decoded units into the store: where each item goes, narrowed on the way while it is in
+ * cache. */
 #include "base/mem.h"
-#include "kernels/kernels.h"
+#include "load/narrow.h"
 #include "load/window.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 enum {
-    RUN_NBYTES = 1 << 20, /* decoded bytes, and span in the file, of one coalesced read */
-    PART_ITEMS = 512      /* items converted at a time on the slow path */
+    RUN_NBYTES = 1 << 20 /* decoded bytes, and span in the file, of one coalesced read */
 };
 
 /* Selected rows that lie together in memory: an interior or a zone. */
@@ -16,6 +16,7 @@ typedef struct target {
     int64_t sel0, sel1;
     char *dst;
     bool is_interior;
+    scio_narrow_values values;
 } target;
 
 typedef struct decode_context {
@@ -28,14 +29,18 @@ typedef struct decode_context {
     scio_store_block *block;
     target targets[3];
     size_t n_targets;
-    uint64_t i_next;      /* unit after the last one visited */
-    int64_t n_units;      /* visited */
-    bool is_narrowing;    /* values of the interior are stored as narrow as they come */
-    size_t n_narrow;      /* items of the interior written so far */
-    scio_dtype narrow_to; /* what they are written as */
+    uint64_t i_next; /* unit after the last one visited */
+    scio_item_type type;
+    scio_store_count *count;
 } decode_context;
 
 /* ---- geometry ---- */
+
+static bool
+is_dense(const decode_context *decode)
+{
+    return decode->matrix->kind == SCIO_MATRIX_DENSE;
+}
 
 static const int64_t *
 indptr_of(const decode_context *decode)
@@ -78,8 +83,8 @@ is_needed(const decode_context *decode, const target *t, uint64_t i_unit)
         return j < t->sel1 && row_of(decode, j > t->sel0 ? j : t->sel0) < begin + unit;
     }
     int64_t j = first_touching(decode, t, begin);
-    while (j < t->sel1 && indptr_of(decode)[row_of(decode, j)] ==
-                              indptr_of(decode)[row_of(decode, j) + 1])
+    while (j < t->sel1 &&
+           indptr_of(decode)[row_of(decode, j)] == indptr_of(decode)[row_of(decode, j) + 1])
         j++; /* empty rows need no unit */
     return j < t->sel1 && indptr_of(decode)[row_of(decode, j)] < begin + unit;
 }
@@ -97,10 +102,11 @@ static void
 add_target(decode_context *decode, int64_t sel0, int64_t sel1, char *memory, size_t data_offset,
            bool is_interior)
 {
-    if (sel0 < sel1)
-        decode->targets[decode->n_targets++] =
-            (target){sel0, sel1, memory == NULL || decode->which == 1 ? memory : memory + data_offset,
-                     is_interior};
+    if (sel0 >= sel1)
+        return;
+    decode->targets[decode->n_targets++] = (target){
+        sel0, sel1, memory == NULL || decode->which == 1 ? memory : memory + data_offset,
+        is_interior, scio_narrow_values_make(&decode->type, is_interior && !is_dense(decode))};
 }
 
 /* Adds the zone behind block `i` and widens the units to it when its other block is not decoded. */
@@ -141,12 +147,9 @@ make_context(const scio_store *store, size_t i_block, unsigned which, uint64_t *
                              .which = which,
                              .block = block};
 
-    decode.dataset =
-        which == 0 ? decode.matrix->data_dataset : decode.matrix->indices_dataset;
-    decode.is_narrowing = which == 0 && decode.matrix->kind == SCIO_MATRIX_CSR &&
-                          decode.matrix->data_dtype == SCIO_F32 &&
-                          !decode.dataset->type->is_big_endian;
-    decode.narrow_to = decode.is_narrowing ? SCIO_U8 : decode.matrix->data_dtype;
+    decode.dataset = which == 0 ? decode.matrix->data_dataset : decode.matrix->indices_dataset;
+    decode.type = (scio_item_type){decode.dataset->type->dtype, decode.dataset->type->itemsize,
+                                   decode.dataset->type->is_big_endian};
     *begin_out = which == 0 ? planned->data0 : planned->index0;
     *end_out = which == 0 ? planned->data1 : planned->index1;
     if (i_block > 0 && !plan->blocks[i_block - 1].is_last_of_source)
@@ -158,190 +161,25 @@ make_context(const scio_store *store, size_t i_block, unsigned which, uint64_t *
     return decode;
 }
 
-/* ---- conversion ---- */
-
-static int64_t
-load_index(scio_dtype dtype, const char *src)
-{
-    switch (dtype) {
-#define CASE(name, ctype)                                                                          \
-    case SCIO_##name: {                                                                            \
-        ctype value;                                                                               \
-        memcpy(&value, src, sizeof value);                                                         \
-        return (int64_t)value;                                                                     \
-    }
-        CASE(I8, int8_t)
-        CASE(I16, int16_t)
-        CASE(I32, int32_t)
-        CASE(I64, int64_t)
-        CASE(U8, uint8_t)
-        CASE(U16, uint16_t)
-        CASE(U32, uint32_t)
-        CASE(U64, uint64_t) /* beyond int64: negative, refused as such */
-#undef CASE
-    default:
-        return -1;
-    }
-}
-
-#define NARROW(name, src_type, dst_type)                                                           \
-    static bool name(const void *restrict src, size_t n_items, uint64_t n_cols,                    \
-                     void *restrict dst)                                                           \
-    {                                                                                              \
-        const src_type *restrict in = src;                                                         \
-        dst_type *restrict out = dst;                                                              \
-        uint64_t is_bad = 0;                                                                       \
-        for (size_t i = 0; i < n_items; i++) {                                                     \
-            const uint64_t value = (uint64_t)(int64_t)in[i];                                       \
-            is_bad |= value >= n_cols;                                                             \
-            out[i] = (dst_type)value;                                                              \
-        }                                                                                          \
-        return is_bad == 0;                                                                        \
-    }
-NARROW(i64_to_u16, int64_t, uint16_t)
-NARROW(i64_to_u32, int64_t, uint32_t)
-NARROW(i32_to_u32, int32_t, uint32_t)
-NARROW(u32_to_u16, uint32_t, uint16_t)
-NARROW(u32_to_u32, uint32_t, uint32_t)
-NARROW(u16_to_u16, uint16_t, uint16_t)
-#undef NARROW
-
-static bool
-narrow_any(const decode_context *decode, const char *src, size_t n_items, bool is_u16, char *dst)
-{
-    const scio_h5_type *const type = decode->dataset->type;
-    const uint64_t n_cols = (uint64_t)decode->matrix->n_cols;
-    uint64_t part[PART_ITEMS];
-
-    for (size_t i = 0; i < n_items; i += PART_ITEMS) {
-        const size_t n = n_items - i < PART_ITEMS ? n_items - i : PART_ITEMS;
-        memcpy(part, src + i * type->itemsize, n * type->itemsize);
-        if (type->is_big_endian)
-            scio_byteswap(part, type->itemsize, n);
-        for (size_t k = 0; k < n; k++) {
-            const int64_t value = load_index(type->dtype, (const char *)part + k * type->itemsize);
-            if ((uint64_t)value >= n_cols)
-                return false;
-            const uint32_t wide = (uint32_t)value;
-            const uint16_t narrow = (uint16_t)value;
-            if (is_u16)
-                memcpy(dst + (i + k) * 2, &narrow, 2);
-            else
-                memcpy(dst + (i + k) * 4, &wide, 4);
-        }
-    }
-    return true;
-}
-
-static scio_status
-index_failure(const decode_context *decode, const char *src, size_t n_items, int64_t first,
-              scio_error *err)
-{
-    const scio_h5_type *const type = decode->dataset->type;
-    char native[8];
-
-    for (size_t i = 0; i < n_items; i++) {
-        memcpy(native, src + i * type->itemsize, type->itemsize);
-        if (type->is_big_endian)
-            scio_byteswap(native, type->itemsize, 1);
-        const int64_t value = load_index(type->dtype, native);
-        if ((uint64_t)value >= (uint64_t)decode->matrix->n_cols)
-            return scio_fail(err, SCIO_ECORRUPT,
-                             "indices[%" PRId64 "] is %" PRId64 ", not in [0, %" PRId64 ")",
-                             first + (int64_t)i, value, decode->matrix->n_cols);
-    }
-    return scio_fail(err, SCIO_EBUG, "an index was refused without reason");
-}
-
-/* Items [first, first + n_items) of indices, to dst. */
-static scio_status
-put_indices(const decode_context *decode, const char *src, size_t n_items, int64_t first,
-            char *target_dst, size_t at, scio_error *err)
-{
-    const scio_h5_type *const type = decode->dataset->type;
-    const uint64_t n_cols = (uint64_t)decode->matrix->n_cols;
-    const bool is_u16 = scio_store_index_dtype(decode->matrix) == SCIO_U16;
-    char *const dst = target_dst + at * (is_u16 ? 2 : 4);
-    const scio_dtype dtype = type->is_big_endian ? SCIO_DTYPE_NONE : type->dtype;
-    bool is_good;
-
-    if (dtype == SCIO_I32 && is_u16)
-        is_good = scio_kernels()->i32_to_u16_checked((const int32_t *)(const void *)src,
-                                                     decode->matrix->n_cols,
-                                                     (uint16_t *)(void *)dst, n_items);
-    else if (dtype == SCIO_I64)
-        is_good = (is_u16 ? i64_to_u16 : i64_to_u32)(src, n_items, n_cols, dst);
-    else if (dtype == SCIO_I32)
-        is_good = i32_to_u32(src, n_items, n_cols, dst);
-    else if (dtype == SCIO_U32)
-        is_good = (is_u16 ? u32_to_u16 : u32_to_u32)(src, n_items, n_cols, dst);
-    else if (dtype == SCIO_U16 && is_u16)
-        is_good = u16_to_u16(src, n_items, n_cols, dst);
-    else
-        is_good = narrow_any(decode, src, n_items, is_u16, dst);
-    return is_good ? SCIO_OK : index_failure(decode, src, n_items, first, err);
-}
-
-/* Widens what was written so far, from the back so that nothing is overwritten unread. */
-static void
-widen(decode_context *decode, char *dst)
-{
-    const size_t n_items = decode->n_narrow;
-    const uint8_t *const u8 = (const uint8_t *)dst;
-    uint16_t *const u16 = (uint16_t *)(void *)dst;
-    float *const f32 = (float *)(void *)dst;
-
-    if (decode->narrow_to == SCIO_U8) {
-        for (size_t i = n_items; i-- > 0;)
-            u16[i] = u8[i];
-        decode->narrow_to = SCIO_U16;
-    } else {
-        for (size_t i = n_items; i-- > 0;) {
-            const uint16_t value = u16[i];
-            f32[i] = value;
-        }
-        decode->narrow_to = SCIO_F32;
-    }
-}
-
-static void
-put_values(decode_context *decode, const char *src, size_t n_items, const target *t, size_t at)
-{
-    const scio_h5_type *const type = decode->dataset->type;
-    const float *const values = (const float *)(const void *)src;
-    const bool is_narrowing = decode->is_narrowing && t->is_interior;
-
-    if (is_narrowing && decode->narrow_to == SCIO_U8 &&
-        !scio_kernels()->f32_to_u8(values, (uint8_t *)t->dst + at, n_items))
-        widen(decode, t->dst);
-    if (is_narrowing && decode->narrow_to == SCIO_U16 &&
-        !scio_kernels()->f32_to_u16(values, (uint16_t *)(void *)t->dst + at, n_items))
-        widen(decode, t->dst);
-    if (!is_narrowing || decode->narrow_to == SCIO_F32) {
-        char *const dst = t->dst + at * type->itemsize;
-        memcpy(dst, src, n_items * type->itemsize);
-        if (type->is_big_endian)
-            scio_byteswap(dst, type->itemsize, n_items);
-    }
-    if (t->is_interior)
-        decode->n_narrow = at + n_items;
-}
-
 /* ---- visiting ---- */
 
 static scio_status
-put_run(decode_context *decode, const target *t, const char *src, size_t n_items, int64_t first,
+put_run(const decode_context *decode, target *t, const char *src, size_t n_items, int64_t first,
         size_t at, scio_error *err)
 {
-    if (decode->which == 1)
-        return put_indices(decode, src, n_items, first, t->dst, at, err);
-    put_values(decode, src, n_items, t, at);
+    if (decode->which == 1) {
+        const scio_dtype dtype = scio_store_index_dtype(decode->matrix);
+        return scio_narrow_indices(&decode->type, src, n_items, decode->matrix->n_cols, first,
+                                   dtype == SCIO_U16, t->dst + at * scio_dtype_itemsize(dtype),
+                                   err);
+    }
+    scio_narrow_values_put(&t->values, src, n_items, t->dst, at);
     return SCIO_OK;
 }
 
 /* The items of unit [begin, end) that belong to the target. */
 static scio_status
-put_target(decode_context *decode, const target *t, const char *src, int64_t begin, int64_t end,
+put_target(const decode_context *decode, target *t, const char *src, int64_t begin, int64_t end,
            scio_error *err)
 {
     const scio_plan *const plan = decode->plan;
@@ -362,11 +200,10 @@ put_target(decode_context *decode, const target *t, const char *src, int64_t beg
         const int64_t from = run_begin > begin ? run_begin : begin;
         const int64_t to = run_end < end ? run_end : end;
         if (from < to)
-            SCIO_TRY(put_run(decode, t, src + (size_t)(from - begin) * itemsize,
-                             (size_t)(to - from), from,
-                             (size_t)(scio_plan_items(plan, decode->i_source, t->sel0, j) +
-                                      (from - run_begin)),
-                             err));
+            SCIO_TRY(put_run(
+                decode, t, src + (size_t)(from - begin) * itemsize, (size_t)(to - from), from,
+                (size_t)(scio_plan_items(plan, decode->i_source, t->sel0, j) + (from - run_begin)),
+                err));
         j = k;
     }
     return SCIO_OK;
@@ -407,7 +244,7 @@ visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size
     SCIO_BUG_IF(shuffle_itemsize > 1, err);
     if (__atomic_load_n(decode->store->cancel, __ATOMIC_RELAXED) != 0)
         return scio_fail(err, SCIO_ECANCEL, "cancelled");
-    decode->n_units++;
+    decode->count->n_units++;
     decode->i_next = i_unit + 1;
     for (size_t i = 0; i < decode->n_targets && status == SCIO_OK; i++) {
         if (indptr_of(decode) == NULL) {
@@ -450,8 +287,8 @@ mark_broken(decode_context *decode, uint64_t i_unit, scio_error *err)
     return SCIO_OK;
 }
 
-/* Units [i_first, i_first + n_units).  In skip mode a run that fails goes on unit by unit, since the
- * failure may be that of any of them. */
+/* Units [i_first, i_first + n_units).  In skip mode a run that fails goes on unit by unit, since
+ * the failure may be that of any of them. */
 static scio_status
 decode_run(decode_context *decode, uint64_t i_first, uint64_t n_units, scio_h5_scratch *scratch,
            scio_error *err)
@@ -461,8 +298,8 @@ decode_run(decode_context *decode, uint64_t i_first, uint64_t n_units, scio_h5_s
 
     for (decode->i_next = i_first; decode->i_next < i_end;) {
         scio_error failure = SCIO_ERROR_INIT;
-        const scio_status status = scio_h5_dataset_decode(decode->dataset, decode->i_next, n_once,
-                                                          false, scratch, visit_unit, decode, &failure);
+        const scio_status status = scio_h5_dataset_decode(
+            decode->dataset, decode->i_next, n_once, false, scratch, visit_unit, decode, &failure);
         if (status != SCIO_OK && (!decode->store->is_skip_errors || !is_skippable(status))) {
             scio_error_move(err, &failure);
             return status;
@@ -479,7 +316,8 @@ static uint64_t
 run_length(const decode_context *decode, const scio_h5_unit *units, uint64_t i_first,
            uint64_t n_columns, uint64_t i_end)
 {
-    const uint64_t unit_nbytes = decode->dataset->unit_nbytes > 0 ? decode->dataset->unit_nbytes : 1;
+    const uint64_t unit_nbytes =
+        decode->dataset->unit_nbytes > 0 ? decode->dataset->unit_nbytes : 1;
     const uint64_t most = RUN_NBYTES / unit_nbytes;
     uint64_t low = units[i_first].position, high = low, i = i_first;
 
@@ -512,7 +350,7 @@ columns_of(const decode_context *decode)
 
 scio_status
 scio_store_decode(scio_store *store, size_t i_block, unsigned which, scio_h5_scratch **scratch,
-                  int64_t *n_units_out, scio_error *err)
+                  scio_store_count *count_out, scio_error *err)
 {
     uint64_t begin, end;
     decode_context decode = make_context(store, i_block, which, &begin, &end);
@@ -520,23 +358,26 @@ scio_store_decode(scio_store *store, size_t i_block, unsigned which, scio_h5_scr
     const scio_h5_unit *units = NULL;
     scio_status status = SCIO_OK;
 
-    *n_units_out = 0;
+    *count_out = (scio_store_count){0, 0};
+    decode.count = count_out;
     if (*scratch == NULL)
         SCIO_TRY(scio_h5_scratch_new(scratch, err));
     if (decode.n_targets > 0 && begin < end)
         status = scio_h5_dataset_units(decode.dataset, &units, err);
     for (uint64_t i = begin * n_columns; status == SCIO_OK && i < end * n_columns;) {
-        if (decode.n_targets == 0 || (i % n_columns == 0 && !is_unit_needed(&decode, i / n_columns))) {
+        if (decode.n_targets == 0 ||
+            (i % n_columns == 0 && !is_unit_needed(&decode, i / n_columns))) {
             i += n_columns - i % n_columns;
             continue;
         }
         const uint64_t n_units = run_length(&decode, units, i, n_columns, end * n_columns);
         status = decode_run(&decode, i, n_units, *scratch, err);
-        i += n_units;
+        for (const uint64_t i_end = i + n_units; i < i_end; i++)
+            count_out->nbytes += (int64_t)units[i].nbytes;
     }
-    if (which == 0)
-        decode.block->value_dtype = decode.narrow_to;
-    *n_units_out = decode.n_units;
+    for (size_t i = 0; which == 0 && i < decode.n_targets; i++)
+        if (decode.targets[i].is_interior)
+            decode.block->value_dtype = decode.targets[i].values.now;
     return status;
 }
 

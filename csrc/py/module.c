@@ -1,7 +1,7 @@
 /* The extension module scio._core: initialisation in two phases, one state, four immutable types.
  *
- * One interpreter only: NumPy's C interface is one table per process, and the callables of a File are
- * called from threads of our own by PyGILState, which knows the main interpreter only. */
+ * One interpreter only: NumPy's C interface is one table per process, and the callables of a File
+ * are called from threads of our own by PyGILState, which knows the main interpreter only. */
 #define PY_OWNS_NUMPY_TABLE
 #include "py/py.h"
 
@@ -11,8 +11,8 @@
  *
  * When the interpreter goes away, a thread that waits for the GIL never gets it.  A job of a loader
  * whose file is a Python callable would wait so, and whoever frees that loader for the job.  So an
- * atexit function closes all loaders while there still is an interpreter, and after it nothing takes
- * the GIL from our threads any more. */
+ * atexit function closes all loaders while there still is an interpreter, and after it nothing
+ * takes the GIL from our threads any more. */
 
 static PyObject *
 at_exit(PyObject *module, PyObject *Py_UNUSED(ignored))

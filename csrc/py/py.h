@@ -1,7 +1,8 @@
 /* What the files of the binding share: module state, raising, arguments, arrays, long calls.
  *
- * Every function of the module has four beats: parse, borrow, one core call without the GIL, raise or
- * wrap.  Helpers that can fail return NULL or -1 with a Python exception set, as Python's own do. */
+ * Every function of the module has four beats: parse, borrow, one core call without the GIL, raise
+ * or wrap.  Helpers that can fail return NULL or -1 with a Python exception set, as Python's own
+ * do. */
 #ifndef SCIO_PY_PY_H
 #define SCIO_PY_PY_H
 
@@ -21,6 +22,7 @@
 #include "base/error.h"
 #include "h5read/dataset.h"
 #include "h5read/file.h"
+#include "h5read/object.h"
 #include "h5read/type.h"
 #include "load/collate.h"
 #include "load/matrix.h"
@@ -29,7 +31,10 @@
 #include <sys/types.h>
 
 /* A function pointer as the `void *` of a slot: POSIX allows it, ISO C needs the silencer. */
-#define PY_SLOT(id, function) {(id), __extension__(void *)(function)}
+#define PY_SLOT(id, function)                                                                      \
+    {                                                                                              \
+        (id), __extension__(void *)(function)                                                      \
+    }
 #define PY_METHOD(function) ((PyCFunction)(void (*)(void))(function))
 
 #ifndef SCIO_VERSION /* setup.py says it */
@@ -42,7 +47,8 @@ struct py_loader;
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
     PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type;
-    struct py_loader *loaders; /* all that are alive, so that the end of the process can stop them */
+    struct py_loader
+        *loaders; /* all that are alive, so that the end of the process can stop them */
 } py_state;
 
 static inline py_state *
@@ -148,8 +154,8 @@ typedef struct py_param {
     scio_dtype dtype;           /* PY_ARRAY: NONE = any that scio computes with */
 } py_param;
 
-/* The first n_positional parameters are positional (only, unless is_named), the others keyword only.
- * Messages name function and parameter. */
+/* The first n_positional parameters are positional (only, unless is_named), the others keyword
+ * only. Messages name function and parameter. */
 int py_parse(const py_state *state, const char *function, const py_param *params, size_t n_params,
              size_t n_positional, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames);
 /* For tp_new. */
@@ -165,10 +171,11 @@ int py_sizes_from(const py_state *state, PyObject *object, const char *name, uin
 
 typedef scio_status (*py_core_fn)(void *context, const volatile int *cancel, scio_error *err);
 
-/* Runs fn(context, cancel, err) without the GIL; the caller holds it.  A call that `is_long` and was
- * made by the main thread, the only one that sees signals, runs in a thread of its own while the
- * caller looks at signals every 100 ms: an exception of a handler cancels the call, and SCIO_ECANCEL
- * comes back with that exception set.  Without pool threads (set_threads(0)) it runs in the caller. */
+/* Runs fn(context, cancel, err) without the GIL; the caller holds it.  A call that `is_long` and
+ * was made by the main thread, the only one that sees signals, runs in a thread of its own while
+ * the caller looks at signals every 100 ms: an exception of a handler cancels the call, and
+ * SCIO_ECANCEL comes back with that exception set.  Without pool threads (set_threads(0)) it runs
+ * in the caller. */
 scio_status py_call(py_core_fn fn, void *context, bool is_long, scio_error *err);
 /* Reading so many bytes is over before anybody wants to interrupt it. */
 #define PY_SHORT_NBYTES ((uint64_t)4 << 20)
@@ -177,6 +184,8 @@ scio_status py_call(py_core_fn fn, void *context, bool is_long, scio_error *err)
 
 /* --- pytype.c */
 
+/* Puts `value` (taken; NULL = it failed with an exception) under `key`. */
+int py_put(PyObject *dict, const char *key, PyObject *value);
 /* The description of `type`, which lives as long as `owner` does. */
 PyObject *py_type_describe(const scio_h5_type *type, PyObject *owner);
 /* An owner that frees `type` (also on failure: then NULL). */
@@ -189,11 +198,21 @@ const scio_h5_type *py_type_of(PyObject *capsule);
 
 typedef struct py_callback py_callback; /* a Python callable as a source */
 
-/* Opens a path (str), an image in memory (buffer) or a callable; `*callback_out` only for the last. */
+/* Opens a path (str), an image in memory (buffer) or a callable; `*callback_out` only for the last.
+ */
 int py_source_open(const py_state *state, PyObject *object, int64_t nbytes, const char *name,
                    scio_source **source_out, py_callback **callback_out);
 void py_callback_clear(py_callback *callback);
 int py_callback_visit(py_callback *callback, visitproc visit, void *arg);
+
+/* --- pyobject.c */
+
+PyObject *py_links_list(const scio_h5_links *links);
+PyObject *py_names_list(char *const *names, size_t n_names);
+/* (type, shape, raw bytes); takes the value and the type out of `attr`. */
+PyObject *py_attr_tuple(const py_state *state, scio_h5_attr *attr);
+/* (offsets, payload); takes both buffers. */
+PyObject *py_vlen_tuple(scio_buf *offsets, scio_buf *payload, int64_t n_items);
 
 /* --- the types; each file adds its own to the module */
 
@@ -256,7 +275,10 @@ typedef struct py_sources {
     bool is_long;             /* some matrix is read from a file */
 } py_sources;
 
-#define PY_SOURCES_INIT {NULL, NULL, 0, NULL, NULL, 0, false}
+#define PY_SOURCES_INIT                                                                            \
+    {                                                                                              \
+        NULL, NULL, 0, NULL, NULL, 0, false                                                        \
+    }
 
 int py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids,
                     py_sources *out);

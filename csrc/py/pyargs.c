@@ -322,8 +322,8 @@ py_parse(const py_state *state, const char *function, const py_param *params, si
 }
 
 int
-py_parse_tuple(const py_state *state, const char *function, const py_param *params,
-               size_t n_params, size_t n_positional, PyObject *args, PyObject *kwargs)
+py_parse_tuple(const py_state *state, const char *function, const py_param *params, size_t n_params,
+               size_t n_positional, PyObject *args, PyObject *kwargs)
 {
     PyObject *values[MAX_PARAMS] = {NULL};
     PyObject *given[MAX_PARAMS];
@@ -336,8 +336,8 @@ py_parse_tuple(const py_state *state, const char *function, const py_param *para
     if (place_positional(state, function, n_positional, given, n_args, values) < 0)
         return -1;
     while (kwargs != NULL && PyDict_Next(kwargs, &position, &keyword, &value)) {
-        if (place_keyword(state, function, params, n_params, n_positional, keyword, value,
-                          values) < 0)
+        if (place_keyword(state, function, params, n_params, n_positional, keyword, value, values) <
+            0)
             return -1;
     }
     return convert_all(state, function, params, n_params, values);

@@ -12,14 +12,15 @@
 static const char buf_capsule_name[] = "scio_buf";
 
 static const int numpy_types[SCIO_N_DTYPES] = {
-    [SCIO_DTYPE_NONE] = NPY_NOTYPE, [SCIO_BOOL] = NPY_BOOL,    [SCIO_I8] = NPY_INT8,
-    [SCIO_I16] = NPY_INT16,         [SCIO_I32] = NPY_INT32,    [SCIO_I64] = NPY_INT64,
-    [SCIO_U8] = NPY_UINT8,          [SCIO_U16] = NPY_UINT16,   [SCIO_U32] = NPY_UINT32,
-    [SCIO_U64] = NPY_UINT64,        [SCIO_F16] = NPY_FLOAT16,  [SCIO_F32] = NPY_FLOAT32,
+    [SCIO_DTYPE_NONE] = NPY_NOTYPE, [SCIO_BOOL] = NPY_BOOL,   [SCIO_I8] = NPY_INT8,
+    [SCIO_I16] = NPY_INT16,         [SCIO_I32] = NPY_INT32,   [SCIO_I64] = NPY_INT64,
+    [SCIO_U8] = NPY_UINT8,          [SCIO_U16] = NPY_UINT16,  [SCIO_U32] = NPY_UINT32,
+    [SCIO_U64] = NPY_UINT64,        [SCIO_F16] = NPY_FLOAT16, [SCIO_F32] = NPY_FLOAT32,
     [SCIO_F64] = NPY_FLOAT64,
 };
 
-/* NumPy has several types of one width (long, long long), so kind and size decide, not the number. */
+/* NumPy has several types of one width (long, long long), so kind and size decide, not the number.
+ */
 static scio_dtype
 dtype_of_array(PyArrayObject *array)
 {
@@ -66,8 +67,8 @@ check_dtype(const py_state *state, PyArrayObject *array, const char *name, scio_
 }
 
 int
-py_view_from(const py_state *state, PyObject *object, const char *name, int rank,
-             scio_dtype dtype, py_view *out)
+py_view_from(const py_state *state, PyObject *object, const char *name, int rank, scio_dtype dtype,
+             py_view *out)
 {
     PyArrayObject *array;
 

@@ -4,8 +4,8 @@
  * cannot ask: it knows nothing of Python.  So a long call of the main thread runs as one job in a
  * pool of one thread that lives for this call, and the main thread sleeps in slices of 100 ms, asks
  * for signals between them and sets the cancel flag, which the core looks at once per chunk.
- * A thread costs about 50 microseconds, a long call many milliseconds; and nothing stays behind that
- * a fork or the end of the process would have to think of. */
+ * A thread costs about 50 microseconds, a long call many milliseconds; and nothing stays behind
+ * that a fork or the end of the process would have to think of. */
 #include "py/py.h"
 
 #include "base/pool.h"
@@ -46,10 +46,8 @@ call_here(py_core_fn fn, void *context, scio_error *err)
 {
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS
-    status = fn(context, NULL, err);
-    Py_END_ALLOW_THREADS
-    return status;
+    Py_BEGIN_ALLOW_THREADS status = fn(context, NULL, err);
+    Py_END_ALLOW_THREADS return status;
 }
 
 /* Waits for the job; true when a signal handler raised. */
@@ -59,10 +57,9 @@ wait_for_call(scio_group *group, long_call *call)
     bool is_interrupted = false, is_done;
 
     do {
-        Py_BEGIN_ALLOW_THREADS
-        is_done = scio_group_wait_ms(group, SIGNAL_SLICE_MS);
-        Py_END_ALLOW_THREADS
-        if (!is_interrupted && PyErr_CheckSignals() < 0) {
+        Py_BEGIN_ALLOW_THREADS is_done = scio_group_wait_ms(group, SIGNAL_SLICE_MS);
+        Py_END_ALLOW_THREADS if (!is_interrupted && PyErr_CheckSignals() < 0)
+        {
             is_interrupted = true;
             __atomic_store_n(&call->cancel, 1, __ATOMIC_RELAXED);
         }
@@ -100,12 +97,9 @@ py_call(py_core_fn fn, void *context, bool is_long, scio_error *err)
         return call_here(fn, context, err);
     scio_group_submit(group, &call.job, SCIO_PRIORITY_HIGH);
     is_interrupted = wait_for_call(group, &call);
-    Py_BEGIN_ALLOW_THREADS
-    scio_group_free(group);
+    Py_BEGIN_ALLOW_THREADS scio_group_free(group);
     scio_pool_free(pool);
-    Py_END_ALLOW_THREADS
-    if (is_interrupted)
-        return scio_fail(err, SCIO_ECANCEL, "interrupted");
+    Py_END_ALLOW_THREADS if (is_interrupted) return scio_fail(err, SCIO_ECANCEL, "interrupted");
     scio_error_move(err, &call.err);
     return call.status;
 }

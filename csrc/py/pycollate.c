@@ -101,8 +101,7 @@ take_sources(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids,
 }
 
 int
-py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids,
-                py_sources *out)
+py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids, py_sources *out)
 {
     *out = (py_sources)PY_SOURCES_INIT;
     if (take_sources(state, matrices, maps, n_ids, out) == 0)
@@ -182,18 +181,6 @@ py_spec_finish(const py_state *state, py_spec *spec)
 
 /* --- the batch as a dict */
 
-static int
-put(PyObject *dict, const char *key, PyObject *value)
-{
-    int result;
-
-    if (value == NULL)
-        return -1;
-    result = PyDict_SetItemString(dict, key, value);
-    Py_DECREF(value);
-    return result;
-}
-
 /* Puts an array over *buf (taken; None when there is none) under `key`; rank 1 ignores n_cols. */
 static int
 put_array(PyObject *dict, const char *key, scio_buf **buf, scio_dtype dtype, int rank,
@@ -203,8 +190,8 @@ put_array(PyObject *dict, const char *key, scio_buf **buf, scio_dtype dtype, int
     scio_buf *const taken = *buf;
 
     *buf = NULL;
-    return put(dict, key,
-               taken == NULL ? Py_NewRef(Py_None) : py_array_from_buf(taken, dtype, rank, dims));
+    return py_put(dict, key,
+                  taken == NULL ? Py_NewRef(Py_None) : py_array_from_buf(taken, dtype, rank, dims));
 }
 
 static int
@@ -226,8 +213,8 @@ put_form(PyObject *dict, scio_batch *b)
             put_array(dict, "indices", &b->gene_indices, SCIO_I32, 1, b->nnz, 0) < 0 ||
             put_array(dict, "indptr", &b->indptr, SCIO_I64, 1, b->n_cells + 1, 0) < 0)
             return -1;
-        return put(dict, "shape",
-                   Py_BuildValue("(LL)", (long long)b->n_cells, (long long)b->width));
+        return py_put(dict, "shape",
+                      Py_BuildValue("(LL)", (long long)b->n_cells, (long long)b->width));
     }
     return 0;
 }
@@ -243,9 +230,9 @@ py_batch_dict(scio_batch *batch)
         batch->is_padding = NULL;
     }
     if (dict != NULL &&
-        (put(dict, "form", py_text(forms[batch->form])) < 0 ||
-         put(dict, "n_cells", PyLong_FromLongLong(batch->n_cells)) < 0 ||
-         put(dict, "width", PyLong_FromLongLong(batch->width)) < 0 ||
+        (py_put(dict, "form", py_text(forms[batch->form])) < 0 ||
+         py_put(dict, "n_cells", PyLong_FromLongLong(batch->n_cells)) < 0 ||
+         py_put(dict, "width", PyLong_FromLongLong(batch->width)) < 0 ||
          put_array(dict, "index", &batch->index, SCIO_I64, 1, batch->n_cells, 0) < 0 ||
          put_array(dict, "is_padding", &batch->is_padding, SCIO_BOOL, 1, batch->n_cells, 0) < 0 ||
          put_form(dict, batch) < 0))
@@ -341,15 +328,21 @@ static scio_status
 read_groups(const collate_call *call, cell_group *groups, const int64_t *local,
             const volatile int *cancel, scio_error *err)
 {
+    scio_status status;
+
     for (size_t g = 0; g < call->sources->n_matrices; g++) {
         scio_matrix *const matrix = call->sources->c_matrices[g];
 
         if (groups[g].n == 0)
             continue;
-        groups[g].is_map_increasing =
-            is_map_increasing(call->sources->c_maps[g], matrix->n_cols);
-        SCIO_TRY(scio_matrix_take(matrix, local + groups[g].start, groups[g].n, SCIO_DTYPE_NONE,
-                                  call->n_threads, cancel, &groups[g].csr, err));
+        groups[g].is_map_increasing = is_map_increasing(call->sources->c_maps[g], matrix->n_cols);
+        status = scio_matrix_take(matrix, local + groups[g].start, groups[g].n, SCIO_DTYPE_NONE,
+                                  call->n_threads, cancel, &groups[g].csr, err);
+        if (status != SCIO_OK) {
+            if (err != NULL && strstr(err->message, matrix->name) == NULL)
+                scio_context(err, "%s", matrix->name);
+            return status;
+        }
     }
     return SCIO_OK;
 }

@@ -1,6 +1,7 @@
 /* scio._core.Dataset: the description of one dataset, and reading boxes of it.
  *
- * Thread-safe: nothing changes after it was made but the core's chunk table, which has its own lock. */
+ * Thread-safe: nothing changes after it was made but the core's chunk table, which has its own
+ * lock. */
 #include "py/py.h"
 
 #include "base/mem.h"
@@ -328,7 +329,8 @@ parse_box(const py_state *state, PyObject *start, PyObject *count, read_call *ca
     if (count != Py_None && py_sizes_from(state, count, "count", call->count, space->rank) < 0)
         return -1;
     for (unsigned i = 0; i < space->rank; i++) {
-        const uint64_t left = call->start[i] <= space->dims[i] ? space->dims[i] - call->start[i] : 0;
+        const uint64_t left =
+            call->start[i] <= space->dims[i] ? space->dims[i] - call->start[i] : 0;
 
         if (count == Py_None)
             call->count[i] = left;

@@ -92,7 +92,8 @@ py_raise_path(const py_state *state, const scio_error *err, PyObject *path)
 {
     PyObject *arguments, *exception;
 
-    if (PyErr_Occurred())
+    /* What a signal handler raises comes first: the failure may well be its consequence. */
+    if (PyErr_Occurred() || PyErr_CheckSignals() < 0)
         return NULL;
     arguments = error_arguments(err, path);
     if (arguments == NULL)

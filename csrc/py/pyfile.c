@@ -45,13 +45,24 @@ add_place(scio_error *err, const char *place)
         scio_context(err, "%s", place);
 }
 
+/* The core names a matrix by the last part of its file's path: then that says enough. */
+static bool
+is_named(const scio_error *err, const char *name)
+{
+    const char *const slash = strrchr(name, '/');
+    const char *const found = strstr(err->message, slash == NULL ? name : slash + 1);
+
+    return found != NULL && strncmp(found + strlen(slash == NULL ? name : slash + 1), ": ", 2) == 0;
+}
+
 PyObject *
 py_file_raise(const py_file *self, const py_state *state, const char *path, scio_error *err)
 {
     if (PyErr_Occurred())
         return NULL;
     add_place(err, path);
-    add_place(err, name_of(self));
+    if (!is_named(err, name_of(self)))
+        add_place(err, name_of(self));
     return py_raise(state, err);
 }
 
@@ -81,10 +92,9 @@ file_open(py_file *self, const py_state *state, PyObject *source)
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_h5_file_open(self->source, NULL, &self->file, &err);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK) {
+    Py_BEGIN_ALLOW_THREADS status = scio_h5_file_open(self->source, NULL, &self->file, &err);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK)
+    {
         add_place(&err, scio_source_name(self->source));
         py_raise_path(state, &err, PyUnicode_Check(source) ? source : NULL);
         return -1;
@@ -228,12 +238,10 @@ file_check_unchanged(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_source_check_unchanged(scio_h5_file_source(file), &err);
+    Py_BEGIN_ALLOW_THREADS status = scio_source_check_unchanged(scio_h5_file_source(file), &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), NULL, &err);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
+                                                                     NULL, &err);
     Py_RETURN_NONE;
 }
 
@@ -245,10 +253,8 @@ file_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     self->file = NULL;
     Py_CLEAR(self->paths);
-    Py_BEGIN_ALLOW_THREADS
-    scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS scio_h5_file_release(file);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 /* --- objects */
@@ -265,12 +271,11 @@ file_address(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "address", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? PyLong_FromUnsignedLongLong(address)
-                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS return status == SCIO_OK
+        ? PyLong_FromUnsignedLongLong(address)
+        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 static const char *const kind_names[] = {
@@ -293,59 +298,13 @@ file_kind(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "kind", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_kind_get(file, address, &kind, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? py_text(kind_names[kind]) : py_file_raise((py_file *)op, py_state_of(op), path, &err);
-}
-
-static PyObject *
-link_tuple(const scio_h5_link *link)
-{
-    static const char *const type_names[] = {
-        [SCIO_H5_LINK_HARD] = "hard",
-        [SCIO_H5_LINK_SOFT] = "soft",
-        [SCIO_H5_LINK_EXTERNAL] = "external",
-        [SCIO_H5_LINK_USER] = "user",
-    };
-    PyObject *const address = link->type == SCIO_H5_LINK_HARD
-                                  ? PyLong_FromUnsignedLongLong(link->address)
-                                  : Py_NewRef(Py_None);
-    PyObject *const target = link->target == NULL ? Py_NewRef(Py_None) : py_text(link->target);
-    PyObject *const target_file =
-        link->target_file == NULL ? Py_NewRef(Py_None) : py_text(link->target_file);
-    PyObject *const type = py_text(type_names[link->type]);
-    PyObject *const name = py_text(link->name);
-    PyObject *result = NULL;
-
-    if (name != NULL && type != NULL && address != NULL && target != NULL && target_file != NULL)
-        result = PyTuple_Pack(5, name, type, address, target, target_file);
-    Py_XDECREF(name);
-    Py_XDECREF(type);
-    Py_XDECREF(address);
-    Py_XDECREF(target);
-    Py_XDECREF(target_file);
-    return result;
-}
-
-static PyObject *
-links_list(const scio_h5_links *links)
-{
-    PyObject *const list = PyList_New((Py_ssize_t)links->n_links);
-
-    for (size_t i = 0; list != NULL && i < links->n_links; i++) {
-        PyObject *const item = link_tuple(&links->links[i]);
-
-        if (item == NULL) {
-            Py_DECREF(list);
-            return NULL;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-    }
-    return list;
+    Py_END_ALLOW_THREADS return status == SCIO_OK
+        ? py_text(kind_names[kind])
+        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 static PyObject *
@@ -362,15 +321,13 @@ file_links(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "links", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_links_list(file, address, &links, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
-    result = links_list(&links);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
+                                                                     path, &err);
+    result = py_links_list(&links);
     scio_h5_links_clear(&links);
     return result;
 }
@@ -388,14 +345,13 @@ file_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "dataset", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_dataset_open(file, address, path, &dataset, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
-                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS return status == SCIO_OK
+        ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
+        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 /* --- attributes and types */
@@ -415,65 +371,15 @@ file_attr_names(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "attr_names", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_attr_names(file, address, &names, &n_names, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
-    list = PyList_New((Py_ssize_t)n_names);
-    for (size_t i = 0; list != NULL && i < n_names; i++) {
-        PyObject *const name = py_text(names[i]);
-
-        if (name == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, (Py_ssize_t)i, name);
-    }
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
+                                                                     path, &err);
+    list = py_names_list(names, n_names);
     scio_h5_names_free(names, n_names);
     return list;
-}
-
-static void
-free_value(void *Py_UNUSED(context), void *data, size_t Py_UNUSED(nbytes))
-{
-    scio_mem_free(data);
-}
-
-/* (type, shape, raw bytes); takes the value and the type out of `attr`. */
-static PyObject *
-attr_tuple(const py_state *state, scio_h5_attr *attr)
-{
-    const npy_intp dims[2] = {(npy_intp)attr->space.n_items, (npy_intp)attr->type->itemsize};
-    const scio_h5_type *const type = attr->type;
-    scio_error err = SCIO_ERROR_INIT;
-    scio_buf *buf = NULL;
-    PyObject *owner, *described, *shape, *raw, *result = NULL;
-    scio_status status;
-
-    status = attr->value == NULL || attr->value_nbytes == 0
-                 ? scio_buf_new(0, &buf, &err)
-                 : scio_buf_wrap(attr->value, attr->value_nbytes, free_value, NULL, &buf, &err);
-    if (status != SCIO_OK)
-        return py_raise(state, &err);
-    if (attr->value_nbytes != 0)
-        attr->value = NULL;
-    raw = py_array_from_buf(buf, SCIO_U8, 2, dims);
-    attr->type = NULL;
-    owner = py_type_owner((scio_h5_type *)(uintptr_t)type);
-    described = owner == NULL ? NULL : py_type_describe(type, owner);
-    shape = attr->space.space_class == SCIO_H5_NULL
-                ? Py_NewRef(Py_None)
-                : py_tuple_from_u64(attr->space.dims, attr->space.rank);
-    if (raw != NULL && described != NULL && shape != NULL)
-        result = PyTuple_Pack(3, described, shape, raw);
-    Py_XDECREF(raw);
-    Py_XDECREF(owner);
-    Py_XDECREF(described);
-    Py_XDECREF(shape);
-    return result;
 }
 
 static PyObject *
@@ -496,15 +402,12 @@ file_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = py_file_borrow(self);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_attr_get(file, address, name, &attr, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_file_raise(self, state, path, &err);
-    result = attr_tuple(state, &attr);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise(self, state, path, &err);
+    result = py_attr_tuple(state, &attr);
     scio_h5_attr_clear(&attr);
     return result;
 }
@@ -526,9 +429,8 @@ read_committed_type(scio_h5_file *file, const char *path, scio_h5_type **out, sc
                          kind_names[kind]);
     SCIO_TRY(scio_h5_header_read(file, address, &header, err));
     message = scio_h5_header_find(&header, SCIO_H5_MSG_DATATYPE);
-    status = message == NULL
-                 ? scio_fail(err, SCIO_ECORRUPT, "%s has no datatype message", path)
-                 : scio_h5_type_from_message(file, message, out, err);
+    status = message == NULL ? scio_fail(err, SCIO_ECORRUPT, "%s has no datatype message", path)
+                             : scio_h5_type_from_message(file, message, out, err);
     scio_h5_header_clear(&header);
     return status;
 }
@@ -546,12 +448,10 @@ file_type(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "type", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = read_committed_type(file, path, &type, &err);
+    Py_BEGIN_ALLOW_THREADS status = read_committed_type(file, path, &type, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
+                                                                     path, &err);
     owner = py_type_owner(type);
     if (owner == NULL)
         return NULL;
@@ -573,20 +473,6 @@ check_records(const py_state *state, const scio_h5_type *type, const py_view *re
         return -1;
     }
     return 0;
-}
-
-static PyObject *
-vlen_tuple(scio_buf *offsets, scio_buf *payload, int64_t n_items)
-{
-    const int64_t nbytes = ((const int64_t *)scio_buf_data(offsets))[n_items];
-    PyObject *const first = py_array_1d(offsets, SCIO_I64, n_items + 1);
-    PyObject *const second = py_array_1d(payload, SCIO_U8, nbytes);
-    PyObject *const result =
-        first == NULL || second == NULL ? NULL : PyTuple_Pack(2, first, second);
-
-    Py_XDECREF(first);
-    Py_XDECREF(second);
-    return result;
 }
 
 static PyObject *
@@ -616,13 +502,12 @@ file_vlen(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         Py_DECREF(capsule);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_h5_vlen_read(file, type, records.data, type->itemsize, (size_t)records.dims[0],
-                               &offsets, &payload, &err);
+    Py_BEGIN_ALLOW_THREADS status =
+        scio_h5_vlen_read(file, type, records.data, type->itemsize, (size_t)records.dims[0],
+                          &offsets, &payload, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(capsule);
-    return status == SCIO_OK ? vlen_tuple(offsets, payload, (int64_t)records.dims[0])
+    Py_END_ALLOW_THREADS Py_DECREF(capsule);
+    return status == SCIO_OK ? py_vlen_tuple(offsets, payload, (int64_t)records.dims[0])
                              : py_file_raise((py_file *)op, state, NULL, &err);
 }
 
@@ -701,10 +586,10 @@ static PyGetSetDef file_members[] = {
 };
 
 static PyType_Slot file_slots[] = {
-    {Py_tp_doc, (void *)(uintptr_t)
-         "File(source, /, *, nbytes=-1, name='')\n--\n\n"
-         "An HDF5 file opened by scio's own parser; objects are named by path.\n\n"
-         "Thread-safe at method level."},
+    {Py_tp_doc,
+     (void *)(uintptr_t) "File(source, /, *, nbytes=-1, name='')\n--\n\n"
+                         "An HDF5 file opened by scio's own parser; objects are named by path.\n\n"
+                         "Thread-safe at method level."},
     PY_SLOT(Py_tp_new, file_new),
     PY_SLOT(Py_tp_dealloc, file_dealloc),
     PY_SLOT(Py_tp_traverse, file_traverse),

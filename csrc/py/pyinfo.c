@@ -19,7 +19,8 @@
 
 #include <stdio.h>
 
-#ifndef SCIO_NUMPY_VERSION /* setup.py says the version; the headers know only that of the interface */
+#ifndef SCIO_NUMPY_VERSION /* setup.py says the version; the headers know only that of the         \
+                              interface */
 #define SCIO_NUMPY_VERSION "unknown"
 #endif
 
@@ -32,18 +33,6 @@
 #endif
 
 /* --- helpers */
-
-static int
-put(PyObject *dict, const char *key, PyObject *value)
-{
-    int result;
-
-    if (value == NULL)
-        return -1;
-    result = PyDict_SetItemString(dict, key, value);
-    Py_DECREF(value);
-    return result;
-}
 
 /* NULL = no library has a part in it. */
 static const char *
@@ -88,10 +77,10 @@ filters_dict(void)
     for (size_t i = 0; dict != NULL && i < sizeof(ids) / sizeof(ids[0]); i++) {
         const bool is_supported = scio_filter_is_supported(ids[i]);
         const char *const library = filter_library(ids[i], text, sizeof(text));
-        PyObject *const value = is_supported && library != NULL ? py_text(library)
-                                                                : PyBool_FromLong(is_supported);
+        PyObject *const value =
+            is_supported && library != NULL ? py_text(library) : PyBool_FromLong(is_supported);
 
-        if (put(dict, scio_filter_name(ids[i]), value) < 0) {
+        if (py_put(dict, scio_filter_name(ids[i]), value) < 0) {
             Py_DECREF(dict);
             return NULL;
         }
@@ -153,15 +142,15 @@ build_info(PyObject *module, PyObject *Py_UNUSED(ignored))
     PyObject *dict = pool == NULL ? NULL : PyDict_New();
 
     if (dict != NULL &&
-        (put(dict, "version", py_text(SCIO_VERSION)) < 0 ||
-         put(dict, "compiler", py_text(COMPILER)) < 0 ||
-         put(dict, "cpu_level", py_text(scio_cpu_level_name(scio_cpu()))) < 0 ||
-         put(dict, "cpu_features", cpu_features()) < 0 ||
-         put(dict, "filters", filters_dict()) < 0 ||
-         put(dict, "threads", PyLong_FromSize_t(scio_pool_n_threads(pool))) < 0 ||
-         put(dict, "cpu_count", PyLong_FromSize_t(scio_cpu_count())) < 0 ||
-         put(dict, "python_build", py_text(PY_VERSION)) < 0 ||
-         put(dict, "numpy_build", py_text(SCIO_NUMPY_VERSION)) < 0))
+        (py_put(dict, "version", py_text(SCIO_VERSION)) < 0 ||
+         py_put(dict, "compiler", py_text(COMPILER)) < 0 ||
+         py_put(dict, "cpu_level", py_text(scio_cpu_level_name(scio_cpu()))) < 0 ||
+         py_put(dict, "cpu_features", cpu_features()) < 0 ||
+         py_put(dict, "filters", filters_dict()) < 0 ||
+         py_put(dict, "threads", PyLong_FromSize_t(scio_pool_n_threads(pool))) < 0 ||
+         py_put(dict, "cpu_count", PyLong_FromSize_t(scio_cpu_count())) < 0 ||
+         py_put(dict, "python_build", py_text(PY_VERSION)) < 0 ||
+         py_put(dict, "numpy_build", py_text(SCIO_NUMPY_VERSION)) < 0))
         Py_CLEAR(dict);
     return dict;
 }
@@ -174,7 +163,7 @@ get_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     for (int which = 0; dict != NULL && which < SCIO_N_STATS; which++) {
         const scio_stat stat = (scio_stat)which;
 
-        if (put(dict, scio_stats_name(stat), PyLong_FromLongLong(scio_stats_get(stat))) < 0) {
+        if (py_put(dict, scio_stats_name(stat), PyLong_FromLongLong(scio_stats_get(stat))) < 0) {
             Py_DECREF(dict);
             return NULL;
         }
@@ -200,11 +189,8 @@ set_threads(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     pool = shared_pool(state);
     if (pool == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_pool_resize(pool, (size_t)n_threads, &err);
-    Py_END_ALLOW_THREADS
-    if (status != SCIO_OK)
-        return py_raise(state, &err);
+    Py_BEGIN_ALLOW_THREADS status = scio_pool_resize(pool, (size_t)n_threads, &err);
+    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_raise(state, &err);
     Py_RETURN_NONE;
 }
 

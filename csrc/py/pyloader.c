@@ -1,8 +1,9 @@
 /* scio._core.Loader: one epoch of batches.
  *
- * One thread at a time takes batches; `cancel` and `close` may come from any.  The C loader is freed
- * by whoever leaves it last, so that `close` never pulls it from under a `next` that waits.  Freeing
- * waits for running jobs, which may need the GIL (a Python source), and so happens without it. */
+ * One thread at a time takes batches; `cancel` and `close` may come from any.  The C loader is
+ * freed by whoever leaves it last, so that `close` never pulls it from under a `next` that waits.
+ * Freeing waits for running jobs, which may need the GIL (a Python source), and so happens without
+ * it. */
 #include "py/py.h"
 
 #include "base/queue.h"
@@ -14,9 +15,9 @@
 
 typedef struct py_loader {
     PyObject_HEAD
-    scio_loader *loader; /* NULL once closed */
-    py_sources sources;  /* what the C loader reads */
-    PyObject *kept;      /* tuple of arrays that the C loader borrows */
+    scio_loader *loader;               /* NULL once closed */
+    py_sources sources;                /* what the C loader reads */
+    PyObject *kept;                    /* tuple of arrays that the C loader borrows */
     struct py_loader *previous, *next; /* list of all, see py_state */
     scio_loader_stats last_stats;      /* of a closed loader */
     int64_t n_batches;
@@ -62,8 +63,7 @@ free_loader(py_loader *self)
     if (self->pid != getpid())
         return;
     scio_loader_stats_read(loader, &self->last_stats);
-    Py_BEGIN_ALLOW_THREADS
-    scio_loader_free(loader);
+    Py_BEGIN_ALLOW_THREADS scio_loader_free(loader);
     Py_END_ALLOW_THREADS
 }
 
@@ -200,7 +200,19 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
          .out = &a->given_offsets,
          .rank = 1,
          .dtype = SCIO_I64},
-        {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
+        {0},
     };
     const size_t n_own = PY_N_PARAMS(params) - PY_N_SPEC_PARAMS;
 
@@ -215,7 +227,8 @@ check_given(const py_state *state, loader_args *a)
     const int64_t *const offsets = a->given_offsets.data;
     const int64_t n_cells = (int64_t)a->given_cells.n_items;
     const bool is_given = a->shuffle == SCIO_SHUFFLE_GIVEN;
-    const bool has_cells = a->given_cells.array != NULL, has_offsets = a->given_offsets.array != NULL;
+    const bool has_cells = a->given_cells.array != NULL,
+               has_offsets = a->given_offsets.array != NULL;
 
     if (is_given != has_cells || is_given != has_offsets) {
         py_fail(state, SCIO_EINVAL, "given_cells and given_offsets belong to shuffle=\"given\"");
@@ -249,10 +262,9 @@ keep_arrays(const py_spec *spec, const loader_args *a)
     PyObject *const arrays[] = {spec->id_mask.array, a->cells.array, a->given_cells.array,
                                 a->given_offsets.array};
 
-    return PyTuple_Pack(4, arrays[0] == NULL ? Py_None : arrays[0],
-                        arrays[1] == NULL ? Py_None : arrays[1],
-                        arrays[2] == NULL ? Py_None : arrays[2],
-                        arrays[3] == NULL ? Py_None : arrays[3]);
+    return PyTuple_Pack(
+        4, arrays[0] == NULL ? Py_None : arrays[0], arrays[1] == NULL ? Py_None : arrays[1],
+        arrays[2] == NULL ? Py_None : arrays[2], arrays[3] == NULL ? Py_None : arrays[3]);
 }
 
 static int
@@ -261,13 +273,10 @@ start_loader(py_loader *self, const py_state *state, const py_spec *spec, const 
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_loader_new(self->sources.c_matrices, self->sources.n_matrices,
-                             self->sources.c_maps, a->cells.data, a->cells.n_items, &spec->c,
-                             &a->options, &self->loader, &err);
-    Py_END_ALLOW_THREADS
-    if (status == SCIO_OK)
-        return 0;
+    Py_BEGIN_ALLOW_THREADS status = scio_loader_new(
+        self->sources.c_matrices, self->sources.n_matrices, self->sources.c_maps, a->cells.data,
+        a->cells.n_items, &spec->c, &a->options, &self->loader, &err);
+    Py_END_ALLOW_THREADS if (status == SCIO_OK) return 0;
     self->loader = NULL;
     py_raise(state, &err);
     return -1;
@@ -316,11 +325,8 @@ wait_next(scio_loader *loader, int *take, scio_batch *batch, scio_error *err)
     scio_status status;
 
     for (;;) {
-        Py_BEGIN_ALLOW_THREADS
-        status = scio_loader_next(loader, SIGNAL_SLICE_MS, take, batch, err);
-        Py_END_ALLOW_THREADS
-        if (status != SCIO_OK || *take != SCIO_TAKE_TIMEOUT)
-            return status;
+        Py_BEGIN_ALLOW_THREADS status = scio_loader_next(loader, SIGNAL_SLICE_MS, take, batch, err);
+        Py_END_ALLOW_THREADS if (status != SCIO_OK || *take != SCIO_TAKE_TIMEOUT) return status;
         if (PyErr_CheckSignals() < 0) {
             scio_loader_cancel(loader);
             return scio_fail(err, SCIO_ECANCEL, "interrupted");
@@ -394,10 +400,8 @@ loader_plan(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     if (loader == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_loader_plan_cells(loader, &cells, &offsets, &err);
-    Py_END_ALLOW_THREADS
-    leave(self);
+    Py_BEGIN_ALLOW_THREADS status = scio_loader_plan_cells(loader, &cells, &offsets, &err);
+    Py_END_ALLOW_THREADS leave(self);
     if (status != SCIO_OK)
         return py_raise(py_state_of(op), &err);
     first = py_array_1d(cells, SCIO_I64, (int64_t)(scio_buf_nbytes(cells) / sizeof(int64_t)));

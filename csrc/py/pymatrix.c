@@ -106,15 +106,14 @@ matrix_open_sparse(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyO
     file = owner == NULL ? NULL : py_file_borrow(owner);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_matrix_open_sparse(file, address, path, shape[0], shape[1], is_csc,
                                          max_nbytes < 0 ? UINT64_MAX : (uint64_t)max_nbytes,
                                          &matrix, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object) : py_raise(state, &err);
+    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+                                                  : py_file_raise(owner, state, path, &err);
 }
 
 static PyObject *
@@ -138,13 +137,12 @@ matrix_open_dense(PyObject *type, PyObject *const *args, Py_ssize_t n_args)
     file = owner == NULL ? NULL : py_file_borrow(owner);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_matrix_open_dense(file, address, path, &matrix, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object) : py_raise(state, &err);
+    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+                                                  : py_file_raise(owner, state, path, &err);
 }
 
 static PyObject *
@@ -174,14 +172,13 @@ matrix_from_csr(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObje
         status = py_buf_from_view(&indices, &bufs[1], &err);
     if (status == SCIO_OK)
         status = py_buf_from_view(&indptr, &bufs[2], &err);
-    Py_BEGIN_ALLOW_THREADS
-    if (status == SCIO_OK)
-        status = scio_matrix_from_csr(name, shape[0], shape[1], bufs[2], bufs[1], csr.index_dtype,
-                                      bufs[0], csr.data_dtype, &matrix, &err);
+    Py_BEGIN_ALLOW_THREADS if (status == SCIO_OK) status =
+        scio_matrix_from_csr(name, shape[0], shape[1], bufs[2], bufs[1], csr.index_dtype, bufs[0],
+                             csr.data_dtype, &matrix, &err);
     for (size_t i = 0; i < 3; i++)
         scio_buf_release(bufs[i]);
-    Py_END_ALLOW_THREADS
-    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, NULL) : py_raise(state, &err);
+    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, NULL)
+                                                  : py_raise(state, &err);
 }
 
 static PyObject *
@@ -272,8 +269,7 @@ matrix_get_indptr(PyObject *op, void *Py_UNUSED(closure))
     PyObject *array;
 
     if (matrix->kind != SCIO_MATRIX_CSR)
-        return py_fail(py_state_of(op), SCIO_EINVAL, "%s is dense: it has no indptr",
-                       matrix->name);
+        return py_fail(py_state_of(op), SCIO_EINVAL, "%s is dense: it has no indptr", matrix->name);
     array = PyArray_New(&PyArray_Type, 1, dims, NPY_INT64, NULL, matrix->indptr, 0,
                         NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, NULL);
     if (array != NULL && PyArray_SetBaseObject((PyArrayObject *)array, Py_NewRef(op)) < 0)
@@ -282,6 +278,16 @@ matrix_get_indptr(PyObject *op, void *Py_UNUSED(closure))
 }
 
 /* --- reading */
+
+static PyObject *
+raise_from(py_matrix *self, scio_error *err)
+{
+    const py_state *const state = py_state_of((PyObject *)self);
+
+    if (self->file == NULL)
+        return py_raise(state, err);
+    return py_file_raise((const py_file *)self->file, state, NULL, err);
+}
 
 typedef struct rows_call {
     scio_matrix *matrix;
@@ -350,7 +356,7 @@ matrix_take(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kw
         SCIO_OK)
         return py_csr_arrays(&call.csr);
     scio_csr_clear(&call.csr);
-    return py_raise(state, &err);
+    return raise_from(self, &err);
 }
 
 /* (start, stop, /, *, dtype, threads), and whether reading them takes long. */
@@ -395,7 +401,7 @@ matrix_read(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kw
     if (py_call(run_read, &call, is_long, &err) == SCIO_OK)
         return py_csr_arrays(&call.csr);
     scio_csr_clear(&call.csr);
-    return py_raise(py_state_of(op), &err);
+    return raise_from((py_matrix *)op, &err);
 }
 
 static PyObject *
@@ -412,7 +418,7 @@ matrix_read_dense(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObje
         call.dtype = call.matrix->data_dtype;
     if (py_call(run_read_dense, &call, is_long, &err) != SCIO_OK) {
         scio_buf_release(call.dense);
-        return py_raise(py_state_of(op), &err);
+        return raise_from((py_matrix *)op, &err);
     }
     dims[0] = (npy_intp)(call.stop - call.start);
     dims[1] = (npy_intp)call.matrix->n_cols;

@@ -50,9 +50,10 @@ map_members(const group_listing *listing, PyObject *parent, PyObject *paths, PyO
             continue;
         address = PyLong_FromUnsignedLongLong(link->address);
         name = py_text(link->name);
-        path = name == NULL ? NULL
-                            : PyUnicode_FromFormat(PyUnicode_GetLength(parent) == 1 ? "%U%U" : "%U/%U",
-                                                   parent, name);
+        path = name == NULL
+                   ? NULL
+                   : PyUnicode_FromFormat(PyUnicode_GetLength(parent) == 1 ? "%U%U" : "%U/%U",
+                                          parent, name);
         result = address == NULL || path == NULL ? -1 : PyDict_Contains(paths, address);
         if (result == 0) {
             result = PyDict_SetItem(paths, address, path);
@@ -79,13 +80,14 @@ map_group(const py_state *state, const scio_h5_file *file, PyObject *address, Py
     scio_status status;
     int result = 0;
 
-    Py_BEGIN_ALLOW_THREADS
-    status = list_group(file, c_address, &listing, &err);
-    Py_END_ALLOW_THREADS
-    if (status == SCIO_ENOMEM) {
+    Py_BEGIN_ALLOW_THREADS status = list_group(file, c_address, &listing, &err);
+    Py_END_ALLOW_THREADS if (status == SCIO_ENOMEM)
+    {
         py_raise(state, &err);
         result = -1;
-    } else if (status == SCIO_OK) {
+    }
+    else if (status == SCIO_OK)
+    {
         result = map_members(&listing, PyDict_GetItemWithError(paths, address), paths, queue);
     }
     group_listing_clear(&listing);

@@ -32,8 +32,8 @@ callback_raised(const py_callback *callback, uint64_t offset, size_t nbytes, sci
 }
 
 static scio_status
-copy_result(const py_callback *callback, PyObject *result, uint64_t offset, size_t nbytes, void *dst,
-            scio_error *err)
+copy_result(const py_callback *callback, PyObject *result, uint64_t offset, size_t nbytes,
+            void *dst, scio_error *err)
 {
     Py_buffer view;
     scio_status status = SCIO_OK;
@@ -59,8 +59,8 @@ callback_read_locked(const py_callback *callback, uint64_t offset, size_t nbytes
     if (read == NULL)
         return scio_fail(err, SCIO_EIO, "%s: the file object is gone", callback->name);
     Py_INCREF(read);
-    result = PyObject_CallFunction(read, "KK", (unsigned long long)offset,
-                                   (unsigned long long)nbytes);
+    result =
+        PyObject_CallFunction(read, "KK", (unsigned long long)offset, (unsigned long long)nbytes);
     Py_DECREF(read);
     if (result == NULL)
         return callback_raised(callback, offset, nbytes, err);
@@ -155,14 +155,14 @@ open_path(const py_state *state, PyObject *path, scio_source **source_out)
 {
     scio_error err = SCIO_ERROR_INIT;
     PyObject *bytes = NULL;
+    const char *c_path;
     scio_status status;
 
     if (!PyUnicode_FSConverter(path, &bytes))
         return -1;
-    Py_BEGIN_ALLOW_THREADS
-    status = scio_source_open_file(PyBytes_AS_STRING(bytes), source_out, &err);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(bytes);
+    c_path = PyBytes_AS_STRING(bytes);
+    Py_BEGIN_ALLOW_THREADS status = scio_source_open_file(c_path, source_out, &err);
+    Py_END_ALLOW_THREADS Py_DECREF(bytes);
     if (status == SCIO_OK)
         return 0;
     py_raise_path(state, &err, path);
@@ -184,7 +184,8 @@ py_source_open(const py_state *state, PyObject *object, int64_t nbytes, const ch
         return -1;
     }
     if (nbytes >= 0) {
-        py_fail(state, SCIO_EINVAL, "nbytes= belongs to a callable source, this one knows its size");
+        py_fail(state, SCIO_EINVAL,
+                "nbytes= belongs to a callable source, this one knows its size");
         return -1;
     }
     if (!PyUnicode_Check(object))

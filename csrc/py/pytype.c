@@ -1,7 +1,8 @@
 /* HDF5 types as descriptions: plain dicts that Python reads.
  *
- * Each dict, those of members too, carries under "_capsule" the way back to its C type.  The capsule
- * holds a reference to the owner of the whole tree of types, so a member outlives its parent's dict. */
+ * Each dict, those of members too, carries under "_capsule" the way back to its C type.  The
+ * capsule holds a reference to the owner of the whole tree of types, so a member outlives its
+ * parent's dict. */
 #include "py/py.h"
 
 #include <string.h>
@@ -11,10 +12,12 @@ static const char owner_capsule_name[] = "scio_h5_type owner";
 static const char capsule_key[] = "_capsule";
 
 static const char *const class_names[] = {
-    [SCIO_H5_INTEGER] = "integer",   [SCIO_H5_FLOAT] = "float",         [SCIO_H5_TIME] = "time",
-    [SCIO_H5_STRING] = "string",     [SCIO_H5_BITFIELD] = "bitfield",   [SCIO_H5_OPAQUE] = "opaque",
-    [SCIO_H5_COMPOUND] = "compound", [SCIO_H5_REFERENCE] = "reference", [SCIO_H5_ENUM] = "enum",
-    [SCIO_H5_VLEN] = "vlen",         [SCIO_H5_ARRAY] = "array",         [SCIO_H5_COMPLEX] = "complex",
+    [SCIO_H5_INTEGER] = "integer",   [SCIO_H5_FLOAT] = "float",
+    [SCIO_H5_TIME] = "time",         [SCIO_H5_STRING] = "string",
+    [SCIO_H5_BITFIELD] = "bitfield", [SCIO_H5_OPAQUE] = "opaque",
+    [SCIO_H5_COMPOUND] = "compound", [SCIO_H5_REFERENCE] = "reference",
+    [SCIO_H5_ENUM] = "enum",         [SCIO_H5_VLEN] = "vlen",
+    [SCIO_H5_ARRAY] = "array",       [SCIO_H5_COMPLEX] = "complex",
 };
 
 static void
@@ -39,9 +42,8 @@ drop_owner(PyObject *capsule)
     Py_XDECREF((PyObject *)PyCapsule_GetContext(capsule));
 }
 
-/* Puts `value` (taken, NULL = failed before) under `key`. */
-static int
-put(PyObject *dict, const char *key, PyObject *value)
+int
+py_put(PyObject *dict, const char *key, PyObject *value)
 {
     int result;
 
@@ -56,8 +58,7 @@ static int
 put_capsule(PyObject *dict, const scio_h5_type *type, PyObject *owner)
 {
     /* A capsule's pointer is not const; nobody writes through it. */
-    PyObject *const capsule =
-        PyCapsule_New((void *)(uintptr_t)type, type_capsule_name, drop_owner);
+    PyObject *const capsule = PyCapsule_New((void *)(uintptr_t)type, type_capsule_name, drop_owner);
 
     if (capsule == NULL)
         return -1;
@@ -66,7 +67,7 @@ put_capsule(PyObject *dict, const scio_h5_type *type, PyObject *owner)
         return -1;
     }
     Py_INCREF(owner);
-    return put(dict, capsule_key, capsule);
+    return py_put(dict, capsule_key, capsule);
 }
 
 static int
@@ -75,26 +76,25 @@ put_common(PyObject *dict, const scio_h5_type *type)
     const size_t n_classes = sizeof(class_names) / sizeof(class_names[0]);
     const char *const name =
         (size_t)type->type_class < n_classes ? class_names[type->type_class] : "unknown";
-    PyObject *const dtype = type->dtype == SCIO_DTYPE_NONE
-                                ? Py_NewRef(Py_None)
-                                : py_text(scio_dtype_name(type->dtype));
+    PyObject *const dtype =
+        type->dtype == SCIO_DTYPE_NONE ? Py_NewRef(Py_None) : py_text(scio_dtype_name(type->dtype));
 
-    if (put(dict, "dtype", dtype) < 0 || put(dict, "class", py_text(name)) < 0 ||
-        put(dict, "itemsize", PyLong_FromUnsignedLong(type->itemsize)) < 0 ||
-        put(dict, "order", py_text(type->is_big_endian ? ">" : "<")) < 0 ||
-        put(dict, "signed", PyBool_FromLong(type->is_signed)) < 0 ||
-        put(dict, "is_bool", PyBool_FromLong(type->is_bool)) < 0)
+    if (py_put(dict, "dtype", dtype) < 0 || py_put(dict, "class", py_text(name)) < 0 ||
+        py_put(dict, "itemsize", PyLong_FromUnsignedLong(type->itemsize)) < 0 ||
+        py_put(dict, "order", py_text(type->is_big_endian ? ">" : "<")) < 0 ||
+        py_put(dict, "signed", PyBool_FromLong(type->is_signed)) < 0 ||
+        py_put(dict, "is_bool", PyBool_FromLong(type->is_bool)) < 0)
         return -1;
-    return put(dict, "unsupported", py_text(type->unsupported));
+    return py_put(dict, "unsupported", py_text(type->unsupported));
 }
 
 static int
 put_string(PyObject *dict, const scio_h5_type *type)
 {
-    if (put(dict, "padding", PyLong_FromUnsignedLong(type->padding)) < 0 ||
-        put(dict, "utf8", PyBool_FromLong(type->is_utf8)) < 0)
+    if (py_put(dict, "padding", PyLong_FromUnsignedLong(type->padding)) < 0 ||
+        py_put(dict, "utf8", PyBool_FromLong(type->is_utf8)) < 0)
         return -1;
-    return put(dict, "vlen", PyBool_FromLong(type->is_vlen_string));
+    return py_put(dict, "vlen", PyBool_FromLong(type->is_vlen_string));
 }
 
 static int
@@ -117,7 +117,7 @@ put_members(PyObject *dict, const scio_h5_type *type, PyObject *owner)
         }
         PyList_SET_ITEM(list, (Py_ssize_t)i, item);
     }
-    return put(dict, "members", list);
+    return py_put(dict, "members", list);
 }
 
 /* One value of an enumeration: itemsize bytes in the byte order of its base. */
@@ -159,19 +159,19 @@ put_enum(PyObject *dict, const scio_h5_type *type)
             return -1;
         }
     }
-    if (put(dict, "names", names) < 0) {
+    if (py_put(dict, "names", names) < 0) {
         Py_XDECREF(values);
         return -1;
     }
-    return put(dict, "values", values);
+    return py_put(dict, "values", values);
 }
 
 static int
 put_base(PyObject *dict, const scio_h5_type *type, PyObject *owner)
 {
     if (type->base == NULL)
-        return put(dict, "base", Py_NewRef(Py_None));
-    return put(dict, "base", py_type_describe(type->base, owner));
+        return py_put(dict, "base", Py_NewRef(Py_None));
+    return py_put(dict, "base", py_type_describe(type->base, owner));
 }
 
 static int
@@ -181,7 +181,7 @@ put_dims(PyObject *dict, const scio_h5_type *type)
 
     for (unsigned i = 0; i < type->array_rank && i < SCIO_H5_MAX_RANK; i++)
         dims[i] = type->array_dims[i];
-    return put(dict, "dims", py_tuple_from_u64(dims, type->array_rank));
+    return py_put(dict, "dims", py_tuple_from_u64(dims, type->array_rank));
 }
 
 /* What only types of one class have. */
@@ -202,9 +202,9 @@ put_special(PyObject *dict, const scio_h5_type *type, PyObject *owner)
     case SCIO_H5_COMPLEX:
         return put_base(dict, type, owner);
     case SCIO_H5_OPAQUE:
-        return put(dict, "tag", py_text(type->opaque_tag == NULL ? "" : type->opaque_tag));
+        return py_put(dict, "tag", py_text(type->opaque_tag == NULL ? "" : type->opaque_tag));
     case SCIO_H5_REFERENCE:
-        return put(dict, "kind", PyLong_FromUnsignedLong(type->reference_kind));
+        return py_put(dict, "kind", PyLong_FromUnsignedLong(type->reference_kind));
     case SCIO_H5_INTEGER:
     case SCIO_H5_FLOAT:
     case SCIO_H5_TIME:
@@ -239,8 +239,9 @@ py_type_capsule(const py_state *state, PyObject *description)
                        Py_TYPE(description)->tp_name);
     capsule = PyDict_GetItemString(description, capsule_key);
     if (capsule == NULL || !PyCapsule_IsValid(capsule, type_capsule_name))
-        return py_fail(state, SCIO_EINVAL, "type is a dict of another making, expected one that "
-                                           "File.type, File.attr or Dataset.type gave");
+        return py_fail(state, SCIO_EINVAL,
+                       "type is a dict of another making, expected one that "
+                       "File.type, File.attr or Dataset.type gave");
     return Py_NewRef(capsule);
 }
 

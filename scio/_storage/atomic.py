@@ -61,7 +61,9 @@ def _publish(temporary: Path, final: Path, *, overwrite: bool) -> None:
         message = f"{final} exists already"
         raise TargetExistsError(message) from error
     except OSError as error:
-        raise IOWriteError(error.errno, f"{error.strerror}; the old file is unchanged", str(final)) from error
+        raise IOWriteError(
+            error.errno, f"{error.strerror}; the old file is unchanged", str(final)
+        ) from error
 
 
 def _fsync(path: Path) -> None:
@@ -88,4 +90,6 @@ def write_text_atomic(target: str | os.PathLike[str], text: str) -> None:
     except IOWriteError:
         raise
     except OSError as error:
-        raise IOWriteError(error.errno, f"{error.strerror}; the old file is unchanged", str(path)) from error
+        raise IOWriteError(
+            error.errno, f"{error.strerror}; the old file is unchanged", str(path)
+        ) from error

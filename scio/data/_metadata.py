@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scio._names import near_names
-from scio.data._sources import Source
 from scio.errors import KeyNotFoundError, ScioWarning
 from scio.io import Categorical
+
+if TYPE_CHECKING:
+    from scio.data._sources import Source
 
 DEFAULT_KEYS = ("cell_type", "batch")
 
@@ -102,7 +104,7 @@ def _is_number(piece: Any) -> bool:
 
 def _concatenate(arrays: list[Any]) -> NDArray[Any]:
     if any(isinstance(a, np.ma.MaskedArray) for a in arrays):
-        merged: NDArray[Any] = np.ma.concatenate(arrays)
+        merged: NDArray[Any] = np.ma.concatenate(arrays)  # type: ignore[no-untyped-call]
         return merged
     return np.concatenate(arrays)
 

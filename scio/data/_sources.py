@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from scio._names import near_names
 from scio.errors import IOFormatError, KeyNotFoundError
 from scio.io import AnnDataFile, Categorical
 from scio.io import open as open_file
-from scio.io.elements import Column
+
+if TYPE_CHECKING:
+    from scio.io.elements import Column
 
 DEFAULT_MAX_CSC_NBYTES = 4 << 30
 
@@ -79,7 +81,7 @@ class FileSource(Source):
     def genes(self) -> NDArray[Any]:
         if self._matrix_name == "raw/X":
             raw = self._handle.raw
-            assert raw is not None  # noqa: S101  matrix() has raised otherwise
+            assert raw is not None
             return raw.var_names
         return self._handle.var_names
 
@@ -128,7 +130,9 @@ class MemorySource(Source):
 
     def obs(self, key: str) -> Column:
         if key not in self._obs.columns:
-            message = f"{self.name}: obs has no column {key!r}; {near_names(key, self.obs_columns())}"
+            message = (
+                f"{self.name}: obs has no column {key!r}; {near_names(key, self.obs_columns())}"
+            )
             raise KeyNotFoundError(message)
         column = self._obs[key]
         if str(column.dtype) == "category":
@@ -169,7 +173,11 @@ def _arrays_of(values: Any, matrix: str) -> tuple[NDArray[Any], ...]:
         )
         raise TypeError(message)
     csr = values.tocsr()
-    return (_native(csr.data), _native(csr.indices), np.ascontiguousarray(csr.indptr, dtype=np.int64))
+    return (
+        _native(csr.data),
+        _native(csr.indices),
+        np.ascontiguousarray(csr.indptr, dtype=np.int64),
+    )
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

@@ -238,7 +238,7 @@ class CellDataLoader:
         if self.batch_sampler is not None:
             batches = [np.asarray(list(b), dtype=np.int64) for b in self.batch_sampler]
         else:
-            assert self.sampler is not None  # noqa: S101
+            assert self.sampler is not None
             positions = np.fromiter(self.sampler, dtype=np.int64)
             self._check_positions(positions)
             n_whole = len(positions) // self.batch_size * self.batch_size
@@ -425,7 +425,9 @@ def collate_cells(
     longest = int(lengths.max())
     width = longest if max_genes is None else int(max_genes)
     if longest > width:
-        message = f"an item has {longest} genes, max_genes is {width}: give max_genes to the dataset"
+        message = (
+            f"an item has {longest} genes, max_genes is {width}: give max_genes to the dataset"
+        )
         raise ValueError(message)
     shape = (len(batch), width)
     expression = np.full(shape, pad_value, dtype=np.float32)

@@ -178,7 +178,9 @@ class CellDataset(_Base):
             chosen[order[(middle >= low) & (middle < high)]] = True
             picked = cells[chosen[membership.reshape(-1)]]
             if len(picked) == 0:
-                message = f"part {name!r} of share {share} would be empty: {len(groups)} groups in all"
+                message = (
+                    f"part {name!r} of share {share} would be empty: {len(groups)} groups in all"
+                )
                 raise ValueError(message)
             parts[name] = self.subset(picked)
             low = high

@@ -125,7 +125,7 @@ class GeneVocab:
         return vocab
 
     @classmethod
-    def human_protein_coding(cls, *, id: Literal["symbol", "ensembl"] = "symbol") -> GeneVocab:  # noqa: A002  the spec's name
+    def human_protein_coding(cls, *, id: Literal["symbol", "ensembl"] = "symbol") -> GeneVocab:
         """The human protein-coding genes of GENCODE v48, as the CELLxGENE schema pins them.
 
         Parameters
@@ -255,7 +255,7 @@ class GeneVocab:
 
     def __repr__(self) -> str:
         shown = ", ".join(self._genes[:4])
-        more = ", …" if len(self._genes) > 4 else ""  # noqa: PLR2004
+        more = ", …" if len(self._genes) > 4 else ""
         return f"GeneVocab({len(self._genes):,} genes: {shown}{more})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -280,7 +280,7 @@ class GeneVocab:
         write_text_atomic(path, text)
 
 
-def _checked_ids(gene_to_idx: Mapping[str, int]) -> dict[str, int]:
+def _checked_ids(gene_to_idx: Mapping[Any, Any]) -> dict[str, int]:
     owner: dict[int, str] = {}
     for gene, index in gene_to_idx.items():
         if not isinstance(gene, str):
@@ -290,10 +290,12 @@ def _checked_ids(gene_to_idx: Mapping[str, int]) -> dict[str, int]:
             message = f"the id of {gene!r} is {index!r}, not an int"
             raise TypeError(message)
         if index < N_SPECIAL:
-            message = f"the id of {gene!r} is {index}; ids 0 to 3 are special tokens, genes start at 4"
+            message = (
+                f"the id of {gene!r} is {index}; ids 0 to 3 are special tokens, genes start at 4"
+            )
             raise ValueError(message)
-        if index in owner:
-            message = f"id {index} belongs to {owner[index]!r} and to {gene!r}"
+        if int(index) in owner:
+            message = f"id {index} belongs to {owner[int(index)]!r} and to {gene!r}"
             raise ValueError(message)
         if gene in SPECIAL_TOKENS:
             message = f"{gene!r} is a special token, not a gene"
@@ -351,7 +353,9 @@ def _from_tsv(text: str, path: str | os.PathLike[str]) -> GeneVocab:
             message = f"{path}, line {number}: index {index.strip()!r} is not an integer"
             raise IOFormatError(message)
         if gene in ids:
-            message = f"{path}, line {number}: gene {gene!r} stands on line {first_line[gene]} already"
+            message = (
+                f"{path}, line {number}: gene {gene!r} stands on line {first_line[gene]} already"
+            )
             raise IOFormatError(message)
         ids[gene], first_line[gene] = int(index), number
     try:

@@ -278,10 +278,10 @@ class PreprocessingPipeline:
 def _scale(
     values: NDArray[Any], target_sum: float, total: float | NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """x * (target / total) in float64; cells of total 0 stay."""
+    """X * (target / total) in float64; cells of total 0 stay."""
     if total is None:
         kind = values.dtype.kind
         total = values.sum(axis=-1, dtype=np.float64 if kind == "f" else np.int64)
     totals = np.asarray(total, dtype=np.float64)
     factor = np.where(totals == 0, 1.0, target_sum / np.where(totals == 0, 1.0, totals))
-    return values.astype(np.float64) * (factor[..., None] if values.ndim == 2 else factor)  # noqa: PLR2004
+    return values.astype(np.float64) * (factor[..., None] if values.ndim == 2 else factor)

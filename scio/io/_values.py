@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scio import _core
 from scio.errors import CorruptFileError, UnsupportedError
+
+if TYPE_CHECKING:
+    from scio import _core
 
 TypeInfo = dict[str, Any]
 
@@ -182,10 +185,10 @@ def split_text(payload: bytes, offsets: NDArray[np.int64], where: str) -> list[s
     try:
         text = payload.decode("utf-8")
         if len(text) == len(payload):
-            return [text[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-        return [payload[a:b].decode("utf-8") for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            return [text[a:b] for a, b in itertools.pairwise(bounds)]
+        return [payload[a:b].decode("utf-8") for a, b in itertools.pairwise(bounds)]
     except UnicodeDecodeError:
-        for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(bounds)):
             _check_text(payload[a:b], where, i)
         raise
 

@@ -49,7 +49,7 @@ class Categorical:
 
     def __repr__(self) -> str:
         shown = ", ".join(str(c) for c in self.categories[:6])
-        more = ", …" if len(self.categories) > 6 else ""  # noqa: PLR2004
+        more = ", …" if len(self.categories) > 6 else ""
         return f"<{len(self)} labels of {len(self.categories)} categories: {shown}{more}>"
 
     def labels(self) -> NDArray[Any]:
@@ -154,7 +154,7 @@ def _read_legacy_categorical(file: HDF5File, path: str) -> Categorical:
 
 
 def _integers(file: HDF5File, path: str) -> NDArray[Any]:
-    codes = _read_array(file, path)
+    codes: NDArray[Any] = _read_array(file, path)
     if codes.dtype.kind not in "iu":
         message = f"{file.name}: {path} holds {codes.dtype}, codes are integers"
         raise CorruptFileError(message)
@@ -187,8 +187,9 @@ def _read_nullable(file: HDF5File, path: str) -> Any:
 @_reads("nullable-string-array")
 def _read_nullable_strings(file: HDF5File, path: str) -> NDArray[Any]:
     values, mask = _masked_parts(file, path)
-    values[mask] = None
-    return values
+    strings: NDArray[Any] = values
+    strings[mask] = None
+    return strings
 
 
 def _masked_parts(file: HDF5File, path: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -356,7 +357,7 @@ class Frame:
 
 def _plain(column: NDArray[Any]) -> Any:
     if isinstance(column, np.ma.MaskedArray):
-        out = column.astype(object)
+        out: Any = column.astype(object)
         return out.filled(None)
     return column
 

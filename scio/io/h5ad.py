@@ -20,7 +20,7 @@ _SPARSE_FORMATS = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc"
 _MATRIX_RANK = 2
 
 
-def open(source: Any) -> AnnDataFile:  # noqa: A001  scio.open is the name people look for
+def open(source: Any) -> AnnDataFile:
     """Open an ``.h5ad`` without reading it.
 
     Parameters
@@ -93,35 +93,41 @@ class MatrixHandle:
                     )
                     raise UnsupportedError(message)
                 return _SPARSE_FORMATS[str(value)]
-        raise self._fail("is a group without encoding-type: neither a sparse nor a dense matrix")
+        msg = "is a group without encoding-type: neither a sparse nor a dense matrix"
+        raise self._fail(msg)
 
     def _find_shape(self) -> tuple[int, int]:
         if not self._is_group:
             shape = self._file.dataset(self._path).shape
             if shape is None or len(shape) != _MATRIX_RANK:
-                found = "a null dataset" if shape is None else f"of rank {len(shape)}, shape {shape}"
-                raise self._fail(f"is {found}; a matrix has rank 2")
+                found = (
+                    "a null dataset" if shape is None else f"of rank {len(shape)}, shape {shape}"
+                )
+                msg = f"is {found}; a matrix has rank 2"
+                raise self._fail(msg)
             return (shape[0], shape[1])
         members = set(self._file.keys(self._path))
         missing = [name for name in ("data", "indices", "indptr") if name not in members]
         if missing:
-            raise self._fail(f"lacks {', '.join(missing)}; a sparse matrix has data, indices, indptr")
+            msg = f"lacks {', '.join(missing)}; a sparse matrix has data, indices, indptr"
+            raise self._fail(msg)
         for name in ("shape", "h5sparse_shape"):
             value = self._file.attr(self._path, name)
             if value is not None:
                 numbers = [int(v) for v in np.asarray(value).reshape(-1)]
                 if len(numbers) != _MATRIX_RANK or min(numbers) < 0:
-                    raise self._fail(f"has attribute {name} {numbers}, expected two sizes")
+                    msg = f"has attribute {name} {numbers}, expected two sizes"
+                    raise self._fail(msg)
                 return (numbers[0], numbers[1])
         if self._expected is not None:
             return self._expected
-        raise self._fail("has no attribute shape")
+        msg = "has no attribute shape"
+        raise self._fail(msg)
 
     def _check_shape(self) -> None:
         if self._expected is not None and self.shape != self._expected:
-            raise self._fail(
-                f"has shape {self.shape}, the frames obs and var say {self._expected}"
-            )
+            msg = f"has shape {self.shape}, the frames obs and var say {self._expected}"
+            raise self._fail(msg)
 
     # --- facts from headers
 
@@ -148,7 +154,8 @@ class MatrixHandle:
         """Type of the values."""
         name = self._member("data").dtype
         if name is None:
-            raise self._fail("holds values that are no numbers")
+            msg = "holds values that are no numbers"
+            raise self._fail(msg)
         return np.dtype(name)
 
     @property
@@ -176,7 +183,9 @@ class MatrixHandle:
             density = self.nnz / max(1, n_rows * n_cols)
             parts.append(f"{self.nnz:,} non-zeros ({density:.2%})")
         chunks = self.chunks
-        parts.append("contiguous" if chunks is None else f"chunks of {' x '.join(map(str, chunks))}")
+        parts.append(
+            "contiguous" if chunks is None else f"chunks of {' x '.join(map(str, chunks))}"
+        )
         parts.append("+".join(self.filters) or "not compressed")
         return f"<{self._path.strip('/')}: {', '.join(parts)}>"
 
@@ -259,7 +268,9 @@ class _Mapping:
             raise KeyNotFoundError(message)
         file, path = self._owner.file, f"/{self._name}/{key}"
         if file.kind(path) == "group":
-            if file.scalar_attr(path, "encoding-type") == "dataframe" or "_index" in file.attr_names(path):
+            if file.scalar_attr(
+                path, "encoding-type"
+            ) == "dataframe" or "_index" in file.attr_names(path):
                 return Frame(file, path, f"{self._name}[{key!r}]")
             return MatrixHandle(file, path, self._shape)
         shape = file.dataset(path).shape
@@ -361,7 +372,9 @@ class AnnDataFile:
         """
         if self._x is None:
             others = [f"layers/{k}" for k in self.layers] + (["raw/X"] if self.raw else [])
-            message = f"{self.name} has no X; it has {', '.join(others) or 'no other matrix either'}"
+            message = (
+                f"{self.name} has no X; it has {', '.join(others) or 'no other matrix either'}"
+            )
             raise IOFormatError(message)
         return self._x
 

@@ -67,7 +67,9 @@ class HDF5File:
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self._source, (str, os.PathLike, bytes)):
-            message = f"{self.name} was opened from an object; only files opened by path can be pickled"
+            message = (
+                f"{self.name} was opened from an object; only files opened by path can be pickled"
+            )
             raise TypeError(message)
         return {"source": self._source, "identity": self._identity}
 
@@ -187,7 +189,7 @@ def _open_core(source: Any, name: str) -> _core.File:
     if isinstance(source, (str, os.PathLike)):
         return _core.File(name)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _core.File(source, name=name)
+        return _core.File(memoryview(source).cast("B"), name=name)
     if not all(hasattr(source, method) for method in ("read", "seek", "tell")):
         message = (
             "a file is given as a path, as bytes or as a binary file object with read, seek and "

@@ -1,4 +1,5 @@
-/* The loader against values computed from row and column, over every storage, order and thread count. */
+/* The loader against values computed from row and column, over every storage, order and thread
+ * count. */
 #include "load/loader.h"
 
 #include "base/mem.h"
@@ -13,8 +14,8 @@
 
 enum { MAX_SETS = 4, MAX_CELLS = 1000, FIRST_ID = 4 };
 
-/* Some fixtures behind one another, mapped to one vocabulary: column c of set s to id c * 3 + s + 4, every
- * seventh column to none. */
+/* Some fixtures behind one another, mapped to one vocabulary: column c of set s to id c * 3 + s +
+ * 4, every seventh column to none. */
 typedef struct data_set {
     const fixture *sets[MAX_SETS];
     scio_matrix *matrices[MAX_SETS];

@@ -1,4 +1,5 @@
-/* Opening, reading and taking: every form of storage against values computed from row and column. */
+/* Opening, reading and taking: every form of storage against values computed from row and column.
+ */
 #include "load/matrix.h"
 
 #include "base/mem.h"
@@ -126,8 +127,8 @@ TEST(read_dense_gives_every_kind_row_major)
         const size_t nbytes = (size_t)((f->n_rows - 5) * f->n_cols) * sizeof(float);
         if (matrix == NULL)
             continue;
-        CHECK(scio_matrix_read_dense(matrix, 5, f->n_rows, SCIO_F32, dense, nbytes, 2, NULL, &err) ==
-              SCIO_OK);
+        CHECK(scio_matrix_read_dense(matrix, 5, f->n_rows, SCIO_F32, dense, nbytes, 2, NULL,
+                                     &err) == SCIO_OK);
         CHECK_STR(err.message, "");
         size_t n_wrong = 0;
         for (int64_t row = 5; row < f->n_rows; row++)
@@ -168,11 +169,13 @@ TEST(csc_is_turned_into_rows_within_the_bytes_allowed)
 
     CHECK(scio_source_open_file(FIXTURE, &source, &err) == SCIO_OK);
     CHECK(scio_h5_file_open(source, NULL, &file, &err) == SCIO_OK);
-    CHECK(scio_h5_resolve(file, scio_h5_file_superblock(file)->root, "csc", &address, &err) == SCIO_OK);
+    CHECK(scio_h5_resolve(file, scio_h5_file_superblock(file)->root, "csc", &address, &err) ==
+          SCIO_OK);
     CHECK(scio_matrix_open_sparse(file, address, "/csc", 150, 90, true, 1000, &matrix, &err) ==
           SCIO_EINVAL);
-    CHECK_STR(err.message, "load_matrices.h5: /csc is stored by columns (CSC); turning it into rows "
-                           "needs ");
+    CHECK_STR(err.message,
+              "load_matrices.h5: /csc is stored by columns (CSC); turning it into rows "
+              "needs ");
     CHECK_STR(err.message, "more than the 1000 allowed");
     err = (scio_error)SCIO_ERROR_INIT;
     CHECK(scio_matrix_open_sparse(file, address, "/csc", 150, 90, true, 1 << 20, &matrix, &err) ==
@@ -258,7 +261,8 @@ TEST(arrays_in_memory_pass_the_whole_gate)
           SCIO_ECORRUPT);
     CHECK_STR(err.message, "m: indices[1] is 7");
     err = (scio_error)SCIO_ERROR_INIT;
-    CHECK(scio_matrix_from_csr("m", 3, 8, p, i, SCIO_I32, d, SCIO_F32, &matrix, &err) == SCIO_EINVAL);
+    CHECK(scio_matrix_from_csr("m", 3, 8, p, i, SCIO_I32, d, SCIO_F32, &matrix, &err) ==
+          SCIO_EINVAL);
     CHECK_STR(err.message, "indptr has 3 entries, expected 4 (n_rows + 1)");
     err = (scio_error)SCIO_ERROR_INIT;
     CHECK(scio_matrix_from_dense("m", 2, 2, d, SCIO_F32, &matrix, &err) == SCIO_EINVAL);

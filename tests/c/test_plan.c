@@ -1,4 +1,5 @@
-/* The plan, over thousands of small random sources: nothing is read, so every rule can be counted. */
+/* The plan, over thousands of small random sources: nothing is read, so every rule can be counted.
+ */
 #include "load/plan.h"
 
 #include "base/mem.h"
@@ -193,15 +194,16 @@ TEST(rows_that_need_a_unit_of_another_block_lie_in_a_zone)
                 continue; /* what follows are units: each of the interior's is this block's */
             const uint64_t du = source->data_unit, iu = source->index_unit;
             CHECK((uint64_t)begin / du >= block->data0 && (uint64_t)(end - 1) / du < block->data1);
-            CHECK((uint64_t)begin / iu >= block->index0 && (uint64_t)(end - 1) / iu < block->index1);
+            CHECK((uint64_t)begin / iu >= block->index0 &&
+                  (uint64_t)(end - 1) / iu < block->index1);
             if (block->is_last_of_source || block->row1 == block[1].row0)
                 continue;
             const int64_t zone0 = source->indptr[block->row1];
             const int64_t zone1 = source->indptr[block[1].row0];
-            CHECK(zone0 == zone1 || ((uint64_t)zone0 / du >= block->data0 &&
-                                     (uint64_t)zone0 / iu >= block->index0 &&
-                                     (uint64_t)(zone1 - 1) / du < block[1].data1 &&
-                                     (uint64_t)(zone1 - 1) / iu < block[1].index1));
+            CHECK(zone0 == zone1 ||
+                  ((uint64_t)zone0 / du >= block->data0 && (uint64_t)zone0 / iu >= block->index0 &&
+                   (uint64_t)(zone1 - 1) / du < block[1].data1 &&
+                   (uint64_t)(zone1 - 1) / iu < block[1].index1));
         }
         scio_plan_free(plan);
         if (test_has_failed)
@@ -222,7 +224,8 @@ walk_memory(const scio_plan *plan)
             size_t first = 0;
             while (plan->windows[first].order1 <= i)
                 first++;
-            if (plan->block_last[b] != SCIO_PLAN_NEVER && first <= v + 1 && plan->block_last[b] >= v)
+            if (plan->block_last[b] != SCIO_PLAN_NEVER && first <= v + 1 &&
+                plan->block_last[b] >= v)
                 now += scio_plan_block_nbytes(plan, b);
         }
         for (size_t b = 0; b < plan->n_blocks; b++)
@@ -273,7 +276,8 @@ TEST(the_same_arguments_give_the_same_plan_and_another_epoch_another)
         for (size_t i = 0; i < first->n_order; i++)
             CHECK(first->order[i] == again->order[i]);
         if (first->n_order > 4 && next->n_order == first->n_order)
-            n_other += memcmp(first->order, next->order, first->n_order * sizeof *first->order) != 0;
+            n_other +=
+                memcmp(first->order, next->order, first->n_order * sizeof *first->order) != 0;
         scio_plan_free(first);
         scio_plan_free(again);
         scio_plan_free(next);
@@ -341,9 +345,15 @@ TEST(a_batch_never_has_more_items_than_the_plan_says)
 TEST(arguments_outside_their_range_are_named)
 {
     const int64_t indptr[] = {0, 1, 3};
-    const scio_plan_source source = {.n_rows = 2, .n_cols = 4, .indptr = indptr, .is_in_file = true,
-                                     .data_unit = 2, .index_unit = 2, .data_itemsize = 4,
-                                     .index_itemsize = 4, .store_data_itemsize = 4,
+    const scio_plan_source source = {.n_rows = 2,
+                                     .n_cols = 4,
+                                     .indptr = indptr,
+                                     .is_in_file = true,
+                                     .data_unit = 2,
+                                     .index_unit = 2,
+                                     .data_itemsize = 4,
+                                     .index_itemsize = 4,
+                                     .store_data_itemsize = 4,
                                      .store_index_itemsize = 2};
     scio_plan_options options = {.batch_size = 0, .world_size = 1};
     const int64_t outside[] = {0, 2}, twice[] = {1, 1};

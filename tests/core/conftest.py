@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from scio import _core
-
 from tests.core.helpers import Counts, random_csr, write_csr
 
 
@@ -51,8 +50,13 @@ def sample(tmp_path: Path) -> str:
         record[0] = (1, "one", np.ones((2, 3)))
         record[1] = (2, "two", np.zeros((2, 3)))
         file.create_dataset(
-            "chunked", data=np.arange(100.0), chunks=(30,), maxshape=(None,),
-            compression="gzip", shuffle=True, fillvalue=-1.0,
+            "chunked",
+            data=np.arange(100.0),
+            chunks=(30,),
+            maxshape=(None,),
+            compression="gzip",
+            shuffle=True,
+            fillvalue=-1.0,
         )
         file.create_group("group/inner")
         file["group/inner/leaf"] = np.arange(3)
@@ -77,6 +81,7 @@ def open_file(sample: str) -> Iterator[_core.File]:
 @pytest.fixture
 def no_leak() -> Iterator[Callable[[], None]]:
     """Assert at the end that no buffer and no source lives that did not live before."""
+
     def count() -> tuple[int, int]:
         gc.collect()
         stats = _core.stats()

@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from scio import _core
 from scio.errors import CorruptFileError
-
-from tests.core.helpers import LOADER, SPEC, Counts, file_matrix, gene_map, memory_matrix, random_csr
+from tests.core.helpers import (
+    LOADER,
+    SPEC,
+    Counts,
+    file_matrix,
+    gene_map,
+    memory_matrix,
+    random_csr,
+)
 
 I64 = np.int64
 
@@ -42,7 +50,11 @@ def arrays(**change: Any) -> tuple[Any, Any, Any]:
             "data is not aligned",
         ),
         ({"data": np.zeros(2, np.float32)}, CorruptFileError, "data has 2 entries, indices has 3"),
-        ({"indptr": np.array([0, 3], I64)}, CorruptFileError, "indptr has 2 entries, 2 rows need 3"),
+        (
+            {"indptr": np.array([0, 3], I64)},
+            CorruptFileError,
+            "indptr has 2 entries, 2 rows need 3",
+        ),
         ({"indptr": np.array([], I64)}, CorruptFileError, "indptr has 0 entries"),
     ],
 )
@@ -64,15 +76,42 @@ def test_every_width_of_the_same_integer_is_one_dtype() -> None:
     ("call", "error", "message"),
     [
         (lambda: _core.csr_validate(*arrays()), TypeError, "lacks the argument shape"),
-        (lambda: _core.csr_validate(*arrays(), shape=(2, 3), lvl="full"), TypeError, "no keyword argument lvl"),
-        (lambda: _core.csr_validate(*arrays(), (2, 3)), TypeError, "takes 3 positional arguments, 4 were given"),
-        (lambda: _core.csr_validate(*arrays(), shape=(2, 3), level="some"), ValueError,
-         'level is "some", expected one of "shape", "structure", "full"'),
-        (lambda: _core.csr_validate(*arrays(), shape=(2,)), ValueError, "shape has 1 numbers, expected 2"),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=(2, 3), lvl="full"),
+            TypeError,
+            "no keyword argument lvl",
+        ),
+        (
+            lambda: _core.csr_validate(*arrays(), (2, 3)),
+            TypeError,
+            "takes 3 positional arguments, 4 were given",
+        ),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=(2, 3), level="some"),
+            ValueError,
+            'level is "some", expected one of "shape", "structure", "full"',
+        ),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=(2,)),
+            ValueError,
+            "shape has 1 numbers, expected 2",
+        ),
         (lambda: _core.csr_validate(*arrays(), shape=(2, -3)), ValueError, r"shape\[1\] is -3"),
-        (lambda: _core.csr_validate(*arrays(), shape=6), TypeError, "shape is int, expected a sequence"),
-        (lambda: _core.csr_validate(*arrays(), shape=(2, 3.0)), TypeError, "shape is float, expected int"),
-        (lambda: _core.csr_validate(*arrays(), shape=(2, 2**70)), ValueError, "shape is out of range"),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=6),
+            TypeError,
+            "shape is int, expected a sequence",
+        ),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=(2, 3.0)),
+            TypeError,
+            "shape is float, expected int",
+        ),
+        (
+            lambda: _core.csr_validate(*arrays(), shape=(2, 2**70)),
+            ValueError,
+            "shape is out of range",
+        ),
         (lambda: _core.set_threads(-1), ValueError, "n_threads is -1"),
         (lambda: _core.set_threads(True), TypeError, "n_threads is bool, expected int"),
         (lambda: _core.set_threads(10**6), ValueError, "1000000 threads"),
@@ -164,11 +203,19 @@ def test_a_matrix_names_what_is_wrong_with_rows(counts: Counts) -> None:
         ({"n_ids": 2**31}, ValueError, "n_ids is 2147483648"),
         ({"first_id": 99}, ValueError, "first_id is 99"),
         ({"max_genes": -1}, ValueError, "max_genes is -1"),
-        ({"form": "ragged"}, ValueError, 'form is "ragged", expected one of "tokens", "dense", "csr"'),
+        (
+            {"form": "ragged"},
+            ValueError,
+            'form is "ragged", expected one of "tokens", "dense", "csr"',
+        ),
         ({"library_size": True, "target_sum": -1.0}, ValueError, "target_sum is -1"),
         ({"library_size": 1}, TypeError, "library_size is int, expected bool"),
         ({"target_sum": "x"}, TypeError, "target_sum is str, expected float"),
-        ({"id_mask": np.ones(3, np.uint8)}, ValueError, "id_mask has 3 entries, expected n_ids = 44"),
+        (
+            {"id_mask": np.ones(3, np.uint8)},
+            ValueError,
+            "id_mask has 3 entries, expected n_ids = 44",
+        ),
         ({"id_mask": np.ones(44, bool)}, TypeError, "id_mask is bool, expected uint8"),
         ({"seed": 2**64}, ValueError, "seed is out of range"),
     ],
@@ -197,7 +244,12 @@ def test_every_keyword_without_a_default_is_needed() -> None:
         ([], [], ValueError, "0 matrices and 0 maps"),
         ([0], [], ValueError, "1 matrices and 0 maps"),
         ([0], [gene_map(39)], ValueError, r"maps\[0\] has 39 entries, the matrix 40 columns"),
-        ([0], [gene_map() + 1], ValueError, r"maps\[0\]\[39\] is 44, expected -1 or an id in \[0, 44\)"),
+        (
+            [0],
+            [gene_map() + 1],
+            ValueError,
+            r"maps\[0\]\[39\] is 44, expected -1 or an id in \[0, 44\)",
+        ),
         ([0], [gene_map() - 6], ValueError, r"maps\[0\]\[0\] is -2"),
         ([0], [gene_map().astype(I64)], TypeError, r"maps\[0\] is int64, expected int32"),
         (["m"], [gene_map()], TypeError, r"matrices\[0\] is str, expected scio._core.Matrix"),
@@ -221,12 +273,18 @@ def test_matrices_and_maps_must_fit(
     [
         ({"shuffle": "given"}, "given_cells and given_offsets belong"),
         ({"given_cells": np.arange(3)}, "given_cells and given_offsets belong"),
-        ({"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([0, 2])},
-         "given_offsets goes from 0 to the length of given_cells, 3"),
-        ({"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([0, 4, 3])},
-         r"given_offsets\[2\] is 3, less"),
-        ({"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([], I64)},
-         "given_offsets goes from 0"),
+        (
+            {"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([0, 2])},
+            "given_offsets goes from 0 to the length of given_cells, 3",
+        ),
+        (
+            {"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([0, 4, 3])},
+            r"given_offsets\[2\] is 3, less",
+        ),
+        (
+            {"shuffle": "given", "given_cells": np.arange(3), "given_offsets": np.array([], I64)},
+            "given_offsets goes from 0",
+        ),
     ],
 )
 def test_given_batches_are_checked(change: dict[str, Any], message: str) -> None:

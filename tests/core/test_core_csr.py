@@ -64,7 +64,12 @@ def test_the_gate_has_levels():
 
 @pytest.mark.parametrize(
     ("indices", "indptr"),
-    [([0, 3, 1], [0, 2, 3]), ([0, -1, 1], [0, 2, 3]), ([0, 2, 1], [0, 2, 4]), ([0, 2, 1], [0, 9, 3])],
+    [
+        ([0, 3, 1], [0, 2, 3]),
+        ([0, -1, 1], [0, 2, 3]),
+        ([0, 2, 1], [0, 2, 4]),
+        ([0, 2, 1], [0, 9, 3]),
+    ],
 )
 def test_arrays_that_were_changed_behind_our_back_are_caught(indices, indptr):
     arrays = np.float32([1, 2, 3]), np.int32(indices), np.array(indptr, np.int64)
@@ -109,7 +114,9 @@ def test_a_matrix_keeps_arrays_and_gives_them_back(no_leak):
 
 def test_random_numbers_and_permutations_are_functions_of_their_arguments():
     assert _core.philox_u64(1, 2, 3) == _core.philox_u64(1, 2, 3)
-    assert len({_core.philox_u64(s, t, i) for s in (0, 1) for t in (0, 1) for i in range(50)}) == 200
+    assert (
+        len({_core.philox_u64(s, t, i) for s in (0, 1) for t in (0, 1) for i in range(50)}) == 200
+    )
     order = _core.permutation(7, 0, 1000)
     assert order.dtype == np.int64
     np.testing.assert_array_equal(np.sort(order), np.arange(1000))

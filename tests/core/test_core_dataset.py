@@ -61,7 +61,9 @@ def test_a_chunk_never_written_has_no_position(tmp_path):
 def test_every_dtype_comes_native(tmp_path, dtype, order):
     values = np.arange(40).reshape(8, 5).astype(dtype)
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", data=values.astype(values.dtype.newbyteorder(order)), chunks=(3, 2))
+        file.create_dataset(
+            "x", data=values.astype(values.dtype.newbyteorder(order)), chunks=(3, 2)
+        )
     got = _core.File(str(tmp_path / "x.h5")).dataset("x").read()
     assert got.dtype == np.dtype(dtype)
     assert got.dtype.isnative

@@ -12,8 +12,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from scio import _core, errors
 
+from scio import _core, errors
 from tests.core.helpers import LOADER, Counts, gene_map, memory_matrix, random_csr
 
 BUILTIN = {

@@ -82,10 +82,16 @@ def test_a_missing_extra_names_the_pip_line():
 
 
 def test_wrong_environment_variables_are_errors_that_list_the_legal_values():
-    for name, value, text in (("SCIO_CPU", "sse9", "avx2"), ("SCIO_THREADS", "many", "SCIO_THREADS")):
+    for name, value, text in (
+        ("SCIO_CPU", "sse9", "avx2"),
+        ("SCIO_THREADS", "many", "SCIO_THREADS"),
+    ):
         done = subprocess.run(
             [sys.executable, "-c", "import scio; scio.get_threads(); scio.build_info()"],
-            capture_output=True, text=True, check=False, env={name: value, "PATH": "/usr/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            env={name: value, "PATH": "/usr/bin"},
         )
         assert done.returncode != 0
         assert text in done.stderr

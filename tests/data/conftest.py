@@ -22,7 +22,9 @@ def counts(n_cells: int = N_CELLS, n_genes: int = N_GENES, seed: int = 0) -> sp.
     return sp.csr_matrix(dense)
 
 
-def make_adata(n_cells: int = N_CELLS, n_genes: int = N_GENES, seed: int = 0, prefix: str = "gene") -> anndata.AnnData:
+def make_adata(
+    n_cells: int = N_CELLS, n_genes: int = N_GENES, seed: int = 0, prefix: str = "gene"
+) -> anndata.AnnData:
     """An AnnData with a categorical, a string, a number and a boolean column."""
     obs = pd.DataFrame(
         {
@@ -51,8 +53,14 @@ def tiny_h5ad(tmp_path_factory: pytest.TempPathFactory, tiny_adata: anndata.AnnD
     return path
 
 
-def rewrite(adata: anndata.AnnData, path: Path, *, chunk: int = 97, compression: str | None = "gzip",
-            index_chunk: int | None = None) -> Path:
+def rewrite(
+    adata: anndata.AnnData,
+    path: Path,
+    *,
+    chunk: int = 97,
+    compression: str | None = "gzip",
+    index_chunk: int | None = None,
+) -> Path:
     """Write with anndata, then store the arrays of a sparse X again in chunks of the given length."""
     import h5py
 
@@ -65,6 +73,10 @@ def rewrite(adata: anndata.AnnData, path: Path, *, chunk: int = 97, compression:
             length = (index_chunk or chunk) if name == "indices" else chunk
             del file[f"X/{name}"]
             file["X"].create_dataset(
-                name, data=values, chunks=(min(length, max(1, len(values))),), maxshape=(None,), compression=compression
+                name,
+                data=values,
+                chunks=(min(length, max(1, len(values))),),
+                maxshape=(None,),
+                compression=compression,
             )
     return path

@@ -64,7 +64,13 @@ def test_every_cell_once_with_the_values_of_the_file(tiny_h5ad, tiny_adata, form
 @pytest.mark.parametrize("compression", ["gzip", "lzf", None])
 @pytest.mark.parametrize(("chunk", "index_chunk"), [(97, 97), (97, 61), (10, 33), (10_000, 10_000)])
 def test_each_chunk_is_decoded_once_an_epoch(tiny_adata, tmp_path, compression, chunk, index_chunk):
-    path = rewrite(tiny_adata, tmp_path / "x.h5ad", chunk=chunk, index_chunk=index_chunk, compression=compression)
+    path = rewrite(
+        tiny_adata,
+        tmp_path / "x.h5ad",
+        chunk=chunk,
+        index_chunk=index_chunk,
+        compression=compression,
+    )
     cells = CellDataset(path, None)
     for form, shuffle in itertools.product(("tokens", "dense", "csr"), (True, False)):
         loader = CellDataLoader(cells, 10, 2, shuffle, drop_last=False, form=form, to="numpy")
@@ -74,13 +80,24 @@ def test_each_chunk_is_decoded_once_an_epoch(tiny_adata, tmp_path, compression, 
 
 
 def _epochs(loader: CellDataLoader, n: int) -> list[list[bytes]]:
-    return [[b"".join(np.asarray(v).tobytes() for k, v in sorted(b.items()) if k not in ("metadata", "shape"))
-             for b in loader] for _ in range(n)]
+    return [
+        [
+            b"".join(
+                np.asarray(v).tobytes()
+                for k, v in sorted(b.items())
+                if k not in ("metadata", "shape")
+            )
+            for b in loader
+        ]
+        for _ in range(n)
+    ]
 
 
 @pytest.mark.parametrize("form", ["tokens", "dense", "csr"])
 def test_batches_are_the_same_bytes_for_any_number_of_threads(tiny_h5ad, form):
-    cells = CellDataset(tiny_h5ad, None, PreprocessingPipeline(), max_genes=6, selection="random_expressed")
+    cells = CellDataset(
+        tiny_h5ad, None, PreprocessingPipeline(), max_genes=6, selection="random_expressed"
+    )
     results = []
     for threads in THREADS:
         scio.set_threads(max(threads, 1))
@@ -114,8 +131,17 @@ def test_ranks_share_the_cells_and_have_equal_counts(tiny_adata, tmp_path, world
     path = rewrite(tiny_adata, tmp_path / "x.h5ad", chunk=31)
     cells = CellDataset(path, None)
     loaders = [
-        CellDataLoader(cells, 8, 2, drop_last=drop_last, form="csr", to="numpy", block_bytes=500,
-                       rank=rank, world_size=world_size)
+        CellDataLoader(
+            cells,
+            8,
+            2,
+            drop_last=drop_last,
+            form="csr",
+            to="numpy",
+            block_bytes=500,
+            rank=rank,
+            world_size=world_size,
+        )
         for rank in range(world_size)
     ]
     lengths = {len(loader) for loader in loaders}
@@ -160,11 +186,15 @@ def test_other_kinds_of_matrix(tiny_adata, tmp_path, kind):
     assert sorted(seen) == list(range(211))
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64", "uint64", "float64", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64", "uint64", "float64", "bool"]
+)
 def test_dtypes(dtype, tiny_adata, tmp_path):
     adata = anndata.AnnData(X=tiny_adata.X.astype(dtype), obs=tiny_adata.obs, var=tiny_adata.var)
     path = rewrite(adata, tmp_path / "x.h5ad", chunk=50, index_chunk=70)
-    loader = CellDataLoader(CellDataset(path, None, PreprocessingPipeline()), 16, 2, form="dense", to="numpy")
+    loader = CellDataLoader(
+        CellDataset(path, None, PreprocessingPipeline()), 16, 2, form="dense", to="numpy"
+    )
     expected = reference(adata).astype(np.float32)
     for batch in loader:
         np.testing.assert_array_max_ulp(batch["expression"], expected[batch["index"]], 1)
@@ -212,7 +242,9 @@ def test_tensors_share_memory_with_the_core_and_are_never_overwritten(tiny_h5ad)
 def test_samplers_take_the_place_of_shuffle(tiny_h5ad, tiny_adata):
     cells = CellDataset(tiny_h5ad, None)
     order = np.random.default_rng(0).integers(0, 211, 50)
-    loader = CellDataLoader(cells, 16, 2, drop_last=False, sampler=order.tolist(), form="dense", to="numpy")
+    loader = CellDataLoader(
+        cells, 16, 2, drop_last=False, sampler=order.tolist(), form="dense", to="numpy"
+    )
     batches = list(loader)
     assert len(batches) == len(loader) == 4
     np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), order)
@@ -281,7 +313,9 @@ def test_a_broken_chunk_is_named_or_skipped(tiny_adata, tmp_path):
     cells = CellDataset(path, None)
     with pytest.raises(CorruptFileError, match=r"x\.h5ad.*X/data.*chunk"):
         list(CellDataLoader(cells, 16, 2, form="csr"))
-    loader = CellDataLoader(cells, 16, 2, drop_last=False, form="csr", to="numpy", on_error="skip", block_bytes=200)
+    loader = CellDataLoader(
+        cells, 16, 2, drop_last=False, form="csr", to="numpy", on_error="skip", block_bytes=200
+    )
     with pytest.warns(ScioWarning, match="skipped"):
         batches = list(loader)
     seen = [i for b in batches for i in b["index"].tolist()]
@@ -299,7 +333,7 @@ def test_a_file_replaced_while_open_is_an_error(tiny_adata, tmp_path):
     list(loader)
     other = rewrite(make_adata(seed=9), tmp_path / "y.h5ad")
     other.replace(path)
-    with pytest.raises(IOFormatError, match="changed|replaced"):
+    with pytest.raises(IOFormatError, match=r"changed|replaced"):
         list(loader)
 
 
@@ -308,7 +342,7 @@ def test_a_truncated_file_is_an_error(tiny_adata, tmp_path):
     cells = CellDataset(path, None)
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size // 2)
-    with pytest.raises(IOFormatError, match="changed|replaced|truncated"):
+    with pytest.raises(IOFormatError, match=r"changed|replaced|truncated"):
         list(CellDataLoader(cells, 16, 2, form="csr", to="numpy"))
 
 
@@ -332,7 +366,11 @@ def test_torch_dataloader_gives_the_same_values(tiny_h5ad, method, workers):
     cells[0]  # opened and used before the fork
     context = method if workers else None
     loader = torch.utils.data.DataLoader(
-        cells, batch_size=32, num_workers=workers, collate_fn=collate_cells, multiprocessing_context=context
+        cells,
+        batch_size=32,
+        num_workers=workers,
+        collate_fn=collate_cells,
+        multiprocessing_context=context,
     )
     ours = CellDataLoader(cells, 32, 2, False, drop_last=False)
     for theirs, mine in zip(loader, ours, strict=True):
@@ -370,7 +408,9 @@ def test_mixing_is_measured_from_the_plan(tiny_h5ad):
 def test_memory_cap_is_held(tmp_path):
     x = sp.random(6000, 300, density=0.5, format="csr", dtype=np.float32, random_state=0)
     path = rewrite(anndata.AnnData(X=x), tmp_path / "x.h5ad", chunk=2000)
-    loader = CellDataLoader(CellDataset(path, None), 32, 2, drop_last=False, form="csr", to="numpy", max_memory="3MB")
+    loader = CellDataLoader(
+        CellDataset(path, None), 32, 2, drop_last=False, form="csr", to="numpy", max_memory="3MB"
+    )
     before, peak, seen = scio.stats()["live_buf_nbytes"], 0, 0
     for batch in loader:
         peak = max(peak, scio.stats()["live_buf_nbytes"] - before)

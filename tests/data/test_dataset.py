@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from tests.data.conftest import make_adata, rewrite
 
 import scio
 from scio.data import AnnDataStore, CellDataset, GeneVocab, PreprocessingPipeline
 from scio.errors import KeyNotFoundError, ScioWarning
+from tests.data.conftest import make_adata, rewrite
 
 
 def item_of_reference(row: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,22 @@ def test_index_out_of_range(tiny_h5ad):
             cells[i]
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bool"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "float32",
+        "float64",
+        "bool",
+    ],
+)
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
 def test_every_dtype_and_format_gives_the_same_values(dtype, kind, tiny_adata, tmp_path):
     dense = tiny_adata.X.toarray().astype(dtype)
@@ -112,7 +127,10 @@ def two_files(tmp_path):
     b = make_adata(50, 30, seed=2)
     b.var_names = [f"gene{i + 10}" for i in range(30)][::-1]
     b.obs = b.obs.drop(columns="is_control")
-    return [rewrite(a, tmp_path / "a.h5ad"), rewrite(b, tmp_path / "b.h5ad", compression=None)], (a, b)
+    return [rewrite(a, tmp_path / "a.h5ad"), rewrite(b, tmp_path / "b.h5ad", compression=None)], (
+        a,
+        b,
+    )
 
 
 def test_several_files_with_other_genes_share_one_vocabulary(two_files):
@@ -123,7 +141,7 @@ def test_several_files_with_other_genes_share_one_vocabulary(two_files):
     for i in range(len(cells)):
         adata = adatas[0] if i < 60 else adatas[1]
         row = adata.X[i if i < 60 else i - 60].toarray().ravel()
-        ids = np.array([vocab[g] if g in vocab else -1 for g in adata.var_names])
+        ids = np.array([vocab[g] if g in vocab.genes else -1 for g in adata.var_names])
         values, genes = item_of_reference(row, ids)
         np.testing.assert_array_equal(cells[i]["expression"].numpy(), values)
         np.testing.assert_array_equal(cells[i]["gene_indices"].numpy(), genes)
@@ -176,16 +194,25 @@ def test_max_genes_selection(selection, tiny_h5ad, tiny_adata):
         again = CellDataset(tiny_h5ad, None, max_genes=4, selection=selection, seed=7)
         assert again[5]["gene_indices"].tolist() == cells[5]["gene_indices"].tolist()
         cells.set_epoch(1)
-        changed = sum(cells[i]["gene_indices"].tolist() != again[i]["gene_indices"].tolist() for i in range(50))
+        changed = sum(
+            cells[i]["gene_indices"].tolist() != again[i]["gene_indices"].tolist()
+            for i in range(50)
+        )
         assert changed > 10
 
 
 def test_indices_masks_and_queries_choose_cells(tiny_h5ad, tiny_adata):
     mask = np.arange(211) % 7 == 0
-    assert CellDataset(tiny_h5ad, None, indices=mask).cells.tolist() == np.flatnonzero(mask).tolist()
+    assert (
+        CellDataset(tiny_h5ad, None, indices=mask).cells.tolist() == np.flatnonzero(mask).tolist()
+    )
     assert CellDataset(tiny_h5ad, None, indices=[5, -1, 5]).cells.tolist() == [5, 210]
-    wanted = np.flatnonzero((tiny_adata.obs["cell_type"] == "type1") & (tiny_adata.obs["batch"] != "b0"))
-    by_mapping = CellDataset(tiny_h5ad, None, obs_query={"cell_type": "type1", "batch": ["b1", "b2"]})
+    wanted = np.flatnonzero(
+        (tiny_adata.obs["cell_type"] == "type1") & (tiny_adata.obs["batch"] != "b0")
+    )
+    by_mapping = CellDataset(
+        tiny_h5ad, None, obs_query={"cell_type": "type1", "batch": ["b1", "b2"]}
+    )
     by_text = CellDataset(tiny_h5ad, None, obs_query="cell_type == 'type1' and batch != 'b0'")
     assert by_mapping.cells.tolist() == by_text.cells.tolist() == wanted.tolist()
     assert by_mapping[0]["index"] == wanted[0]
@@ -259,7 +286,9 @@ def test_read_rows_in_any_order_with_repeats(two_files):
     aligned = store.read_rows(rows, aligned=True).toarray()
     for out, row in zip(aligned, rows, strict=True):
         adata = adatas[0] if row < 60 else adatas[1]
-        expected = pd.Series(stacked[row], index=adata.var_names).reindex(store.gene_vocab.genes).fillna(0)
+        expected = (
+            pd.Series(stacked[row], index=adata.var_names).reindex(store.gene_vocab.genes).fillna(0)
+        )
         np.testing.assert_array_equal(out, expected.to_numpy(dtype=np.float32))
 
 
@@ -280,7 +309,9 @@ def test_pickle_carries_path_and_options(tiny_h5ad):
 
 
 def test_opening_never_reads_the_matrix(tmp_path):
-    big = anndata.AnnData(X=sp.random(20_000, 500, density=0.2, format="csr", dtype=np.float32, random_state=0))
+    big = anndata.AnnData(
+        X=sp.random(20_000, 500, density=0.2, format="csr", dtype=np.float32, random_state=0)
+    )
     path = tmp_path / "big.h5ad"
     big.write_h5ad(path)
     before = scio.stats()["nbytes_read"]

@@ -29,7 +29,9 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def child(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -197,7 +199,10 @@ def test_the_environment_sets_rank_and_world_size(tiny_h5ad):
     seen: list[int] = []
     for rank in range(2):
         process = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), str(tiny_h5ad)], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", textwrap.dedent(code), str(tiny_h5ad)],
+            capture_output=True,
+            text=True,
+            check=True,
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
         )
         numbers = [int(n) for n in process.stdout.split()]

@@ -27,7 +27,7 @@ def test_code_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, text in blocks(page):
         padded = "\n" * (line - 1) + text
-        exec(compile(padded, str(page), "exec"), names)  # noqa: S102  the page is ours
+        exec(compile(padded, str(page), "exec"), names)
 
 
 def test_there_are_blocks_to_run() -> None:
@@ -37,7 +37,9 @@ def test_there_are_blocks_to_run() -> None:
 def test_docs_name_files_that_exist() -> None:
     missing = []
     for page in PAGES:
-        for name in re.findall(r"`((?:csrc|scio|tests|benchmarks|tools|examples)/[\w/.-]+)`", page.read_text()):
+        for name in re.findall(
+            r"`((?:csrc|scio|tests|benchmarks|tools|examples)/[\w/.-]+)`", page.read_text()
+        ):
             if not (ROOT / name).exists() and not list(ROOT.glob(name + ".*")):
                 missing.append(f"{page.name}: {name}")
     assert missing == []

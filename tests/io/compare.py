@@ -42,8 +42,10 @@ def plain(value: Any) -> Any:
 def is_equal(a: Any, b: Any) -> bool:
     """Equality with NaN equal to itself; shape and dtype kind count for numeric arrays."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.shape == b.shape and a.dtype.newbyteorder("=") == b.dtype.newbyteorder("=") and bool(
-            np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+        return (
+            a.shape == b.shape
+            and a.dtype.newbyteorder("=") == b.dtype.newbyteorder("=")
+            and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
         )
     if isinstance(a, np.ndarray):
         a = a.tolist()

@@ -16,7 +16,16 @@ from scio.errors import IOFormatError
 from scio.io import HDF5File
 from tests.io.compare import Comparison
 
-FOLDERS = ("hdf5_corpus", "h5ad_formats", "h5ad_filters", "tenx", "h5mu", "loom", "counts", "perturb")
+FOLDERS = (
+    "hdf5_corpus",
+    "h5ad_formats",
+    "h5ad_filters",
+    "tenx",
+    "h5mu",
+    "loom",
+    "counts",
+    "perturb",
+)
 SUFFIXES = {".h5", ".hdf5", ".h5ad", ".h5mu", ".loom"}
 
 # Files that both readers refuse to open, and why.
@@ -46,7 +55,9 @@ ONLY_BY_SCIO = {
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(p for folder in FOLDERS for p in (root / folder).rglob("*") if p.suffix in SUFFIXES)
+    return sorted(
+        p for folder in FOLDERS for p in (root / folder).rglob("*") if p.suffix in SUFFIXES
+    )
 
 
 def test_every_file_equals_h5py(shared_data: Path) -> None:
@@ -65,7 +76,9 @@ def test_every_file_equals_h5py(shared_data: Path) -> None:
         result = Comparison(path).run()
         n_values += result.n_values
         differences = [text.partition(": ") for text in result.differences]
-        problems += [f"{name}: {a}: {b}" for a, _, b in differences if (name, a) not in OTHER_THAN_H5PY]
+        problems += [
+            f"{name}: {a}: {b}" for a, _, b in differences if (name, a) not in OTHER_THAN_H5PY
+        ]
         unread = {(name, text.partition(": ")[0]) for text in result.unread_by_h5py}
         problems += [f"{name}: {place} not read by h5py" for place in unread - ONLY_BY_SCIO]
         for place, text in result.refused.items():
@@ -73,4 +86,6 @@ def test_every_file_equals_h5py(shared_data: Path) -> None:
                 problems.append(f"{name}: {place} refused: {text}")
     assert problems == []
     assert n_values > 4_500
-    assert HDF5File(shared_data / "hdf5_corpus/pyfive/attr_datatypes.hdf5").attr("/", "vlen_uint64")[2] == [42]
+    assert HDF5File(shared_data / "hdf5_corpus/pyfive/attr_datatypes.hdf5").attr(
+        "/", "vlen_uint64"
+    )[2] == [42]

@@ -96,9 +96,14 @@ def run_child(mode: str, path: Path, first: int, last: int, seed: int = 0) -> tu
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", CHILD, mode, str(path), str(first), str(last), str(seed)],
-        capture_output=True, text=True, check=False, timeout=LIMIT_S,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
     )
-    assert done.returncode == 0, f"{path.name} {mode} {first} to {last}: {done.returncode}\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, (
+        f"{path.name} {mode} {first} to {last}: {done.returncode}\n{done.stderr[-2000:]}"
+    )
     assert time.perf_counter() - start < LIMIT_S
     opened, refused = done.stdout.split()
     return int(opened), int(refused)
@@ -124,8 +129,12 @@ def test_bit_flips_of_a_file_with_every_index(tmp_path, libver):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", libver=libver) as f:
         for name, chunks, maxshape in (("a", (5,), None), ("b", (5,), (None,)), ("c", (50,), None)):
-            f.create_dataset(name, data=np.arange(50), chunks=chunks, maxshape=maxshape, compression="gzip")
-        f.create_dataset("d", data=np.arange(60).reshape(6, 10), chunks=(2, 3), maxshape=(None, None))
+            f.create_dataset(
+                name, data=np.arange(50), chunks=chunks, maxshape=maxshape, compression="gzip"
+            )
+        f.create_dataset(
+            "d", data=np.arange(60).reshape(6, 10), chunks=(2, 3), maxshape=(None, None)
+        )
         f["words"] = ["a", "bb", "ccc"]
         f["table"] = np.zeros(3, dtype=[("a", "i4"), ("s", h5py.string_dtype())])
         for i in range(12):

@@ -54,9 +54,16 @@ def test_dtypes(tmp_path, libver):
         nested = np.dtype([("a", "<i4"), ("b", "<f8", (2, 3)), ("c", [("d", "S3"), ("e", ">u2")])])
         f["nested"] = np.zeros(4, dtype=nested)
         f["aligned"] = np.zeros(3, dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True))
-        f["table"] = np.array([(1, "x"), (2, "yy")], dtype=[("n", "i4"), ("s", h5py.string_dtype())])
+        f["table"] = np.array(
+            [(1, "x"), (2, "yy")], dtype=[("n", "i4"), ("s", h5py.string_dtype())]
+        )
         f["array"] = np.zeros(3, dtype=np.dtype(("i2", (4,))))
-        f["scalar"], f["text"], f["empty"], f["zero"] = 5, "text", h5py.Empty("f4"), np.zeros((3, 0))
+        f["scalar"], f["text"], f["empty"], f["zero"] = (
+            5,
+            "text",
+            h5py.Empty("f4"),
+            np.zeros((3, 0)),
+        )
         f["named"] = np.dtype("<i4")
         f.create_dataset("of named", data=np.arange(4, dtype="i4"), dtype=f["named"])
         f.attrs.create("of named", np.arange(3, dtype="i4"), dtype=f["named"])
@@ -70,25 +77,52 @@ def test_layouts_and_chunk_indexes(tmp_path, libver):
     with h5py.File(path, "w", libver=libver) as f:
         f["contiguous"] = RNG.random(1000)
         f.create_dataset("unwritten", (10, 3), dtype="f4", fillvalue=7)
-        for filters in ({}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True, "fletcher32": True},
-                        {"compression": "lzf"}):
+        for filters in (
+            {},
+            {"compression": "gzip"},
+            {"compression": "gzip", "shuffle": True, "fletcher32": True},
+            {"compression": "lzf"},
+        ):
             tag = "+".join(map(str, filters.values())) or "none"
             data = RNG.integers(0, 50, 1000).astype("i4")
             f.create_dataset(f"single {tag}", data=data, chunks=(1000,), **filters)
             f.create_dataset(f"fixed {tag}", data=data, chunks=(7,), **filters)
-            f.create_dataset(f"extensible {tag}", data=data, chunks=(7,), maxshape=(None,), **filters)
+            f.create_dataset(
+                f"extensible {tag}", data=data, chunks=(7,), maxshape=(None,), **filters
+            )
             two = data.reshape(40, 25)
-            f.create_dataset(f"btree2 {tag}", data=two, chunks=(7, 6), maxshape=(None, None), **filters)
-            f.create_dataset(f"late {tag}", data=two, chunks=(7, 6), maxshape=(6 * 40, None), **filters)
-            f.create_dataset(f"3d {tag}", data=data.reshape(10, 10, 10), chunks=(3, 4, 10),
-                             maxshape=(10, None, 10), **filters)
-            holes = f.create_dataset(f"holes {tag}", (3000,), "i2", chunks=(10,), maxshape=(None,), fillvalue=-1, **filters)
+            f.create_dataset(
+                f"btree2 {tag}", data=two, chunks=(7, 6), maxshape=(None, None), **filters
+            )
+            f.create_dataset(
+                f"late {tag}", data=two, chunks=(7, 6), maxshape=(6 * 40, None), **filters
+            )
+            f.create_dataset(
+                f"3d {tag}",
+                data=data.reshape(10, 10, 10),
+                chunks=(3, 4, 10),
+                maxshape=(10, None, 10),
+                **filters,
+            )
+            holes = f.create_dataset(
+                f"holes {tag}",
+                (3000,),
+                "i2",
+                chunks=(10,),
+                maxshape=(None,),
+                fillvalue=-1,
+                **filters,
+            )
             holes[15], holes[2999] = 5, 6
-            resized = f.create_dataset(f"resized {tag}", data=data, chunks=(64,), maxshape=(None,), **filters)
+            resized = f.create_dataset(
+                f"resized {tag}", data=data, chunks=(64,), maxshape=(None,), **filters
+            )
             resized.resize((100,))
             resized.resize((900,))
             mask = f.create_dataset(f"mask {tag}", (30,), "i4", chunks=(10,), **filters)
-            mask.id.write_direct_chunk((10,), np.arange(10, dtype="i4").tobytes(), filter_mask=(1 << len(filters)) - 1)
+            mask.id.write_direct_chunk(
+                (10,), np.arange(10, dtype="i4").tobytes(), filter_mask=(1 << len(filters)) - 1
+            )
     assert check(path).n_values > 30
 
 
@@ -111,7 +145,9 @@ def test_many_chunks_with_holes(tmp_path, libver, n_chunks):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", libver=libver) as f:
         for name, maxshape in (("fixed", (n_chunks + 5,)), ("extensible", (None,))):
-            d = f.create_dataset(name, (n_chunks,), "u1", chunks=(1,), maxshape=maxshape, fillvalue=9)
+            d = f.create_dataset(
+                name, (n_chunks,), "u1", chunks=(1,), maxshape=maxshape, fillvalue=9
+            )
             d[: min(5, n_chunks)] = 1
             d[n_chunks - 1] = 3
     check(path)
@@ -145,7 +181,12 @@ def _libhdf5() -> ctypes.CDLL:
     """The libhdf5 that h5py has loaded."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         name = line.split()[-1]
-        if "libhdf5-" in name or name.endswith("libhdf5.so") or "/libhdf5." in name or "libhdf5_serial" in name:
+        if (
+            "libhdf5-" in name
+            or name.endswith("libhdf5.so")
+            or "/libhdf5." in name
+            or "libhdf5_serial" in name
+        ):
             return ctypes.CDLL(name)
     message = "h5py's libhdf5 is not in the process"
     raise RuntimeError(message)
@@ -156,7 +197,9 @@ def test_compact_layout(tmp_path, libver):
     with h5py.File(path, "w", libver=libver) as f:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_layout(h5py.h5d.COMPACT)
-        dataset = h5py.h5d.create(f.id, b"x", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((5, 3)), plist)
+        dataset = h5py.h5d.create(
+            f.id, b"x", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((5, 3)), plist
+        )
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.arange(15, dtype="i4").reshape(5, 3))
     assert check(path).ours.dataset("/x").layout == "compact"
 
@@ -288,8 +331,16 @@ def test_superblock_extension(tmp_path):
 @pytest.mark.parametrize(
     "filters",
     [
-        *[{"compression": hdf5plugin.Blosc(cname=c, shuffle=s)} for c in ("blosclz", "lz4", "lz4hc", "zlib", "zstd") for s in (0, 1, 2)],
-        *[{"compression": hdf5plugin.Bitshuffle(nelems=n, cname=c)} for n in (0, 64) for c in ("none", "lz4", "zstd")],
+        *[
+            {"compression": hdf5plugin.Blosc(cname=c, shuffle=s)}
+            for c in ("blosclz", "lz4", "lz4hc", "zlib", "zstd")
+            for s in (0, 1, 2)
+        ],
+        *[
+            {"compression": hdf5plugin.Bitshuffle(nelems=n, cname=c)}
+            for n in (0, 64)
+            for c in ("none", "lz4", "zstd")
+        ],
         {"compression": hdf5plugin.LZ4(nbytes=1024)},
         {"compression": hdf5plugin.Zstd(3)},
     ],
@@ -300,7 +351,12 @@ def test_plugin_filters(tmp_path, filters):
     with h5py.File(path, "w") as f:
         for code in ("u1", "u2", "f4", "i8"):
             for n in (1, 100, 3001):
-                f.create_dataset(f"small {code} {n}", data=(np.arange(n) % 50).astype(code), chunks=(min(n, 1000),), **filters)
+                f.create_dataset(
+                    f"small {code} {n}",
+                    data=(np.arange(n) % 50).astype(code),
+                    chunks=(min(n, 1000),),
+                    **filters,
+                )
                 noise = RNG.integers(0, 255, n * 8, dtype="u1").view(f"<{code}")[:n]
                 noise = np.nan_to_num(noise)
                 f.create_dataset(f"noise {code} {n}", data=noise, chunks=(min(n, 1000),), **filters)
@@ -308,10 +364,28 @@ def test_plugin_filters(tmp_path, filters):
 
 
 REFUSALS: dict[str, tuple[Callable[[h5py.File], object], type[Exception], str]] = {
-    "virtual": (lambda f: f.create_virtual_dataset("x", _virtual()), IOFormatError, "virtual dataset"),
-    "external": (lambda f: f.create_dataset("x", (10,), "i4", external=[("raw.bin", 0, 40)]), IOFormatError, "external"),
-    "scaleoffset": (lambda f: f.create_dataset("x", data=np.arange(100), scaleoffset=0, chunks=(10,)), UnsupportedError, "6.*scale"),
-    "blosc2": (lambda f: f.create_dataset("x", data=np.arange(100), chunks=(10,), compression=hdf5plugin.Blosc2()), UnsupportedError, "32026"),
+    "virtual": (
+        lambda f: f.create_virtual_dataset("x", _virtual()),
+        IOFormatError,
+        "virtual dataset",
+    ),
+    "external": (
+        lambda f: f.create_dataset("x", (10,), "i4", external=[("raw.bin", 0, 40)]),
+        IOFormatError,
+        "external",
+    ),
+    "scaleoffset": (
+        lambda f: f.create_dataset("x", data=np.arange(100), scaleoffset=0, chunks=(10,)),
+        UnsupportedError,
+        "6.*scale",
+    ),
+    "blosc2": (
+        lambda f: f.create_dataset(
+            "x", data=np.arange(100), chunks=(10,), compression=hdf5plugin.Blosc2()
+        ),
+        UnsupportedError,
+        "32026",
+    ),
     "long double": (lambda f: f.create_dataset("x", data=np.zeros(3, "g")), UnsupportedError, "16"),
 }
 
@@ -362,7 +436,10 @@ def _lookup3(data: bytes) -> int:
 
     words = [(0xDEADBEEF + len(data)) & mask] * 3
     while len(data) > 12:
-        words = [(w + int.from_bytes(data[i : i + 4], "little")) & mask for w, i in zip(words, (0, 4, 8), strict=True)]
+        words = [
+            (w + int.from_bytes(data[i : i + 4], "little")) & mask
+            for w, i in zip(words, (0, 4, 8), strict=True)
+        ]
         a, b, c = words
         for k in (4, 6, 8, 16, 19, 4):  # each step is the same with the names moved on by one
             a = ((a - c) & mask) ^ rot(c, k)
@@ -371,7 +448,10 @@ def _lookup3(data: bytes) -> int:
         words = [a, b, c]
         data = data[12:]
     tail = data.ljust(12, b"\0")
-    a, b, c = ((w + int.from_bytes(tail[i : i + 4], "little")) & mask for w, i in zip(words, (0, 4, 8), strict=True))
+    a, b, c = (
+        (w + int.from_bytes(tail[i : i + 4], "little")) & mask
+        for w, i in zip(words, (0, 4, 8), strict=True)
+    )
     for k in (14, 11, 25, 16, 4, 14, 24):  # c by b, then a by c, then b by a, …
         c = ((c ^ b) - rot(b, k)) & mask
         a, b, c = b, c, a
@@ -379,13 +459,27 @@ def _lookup3(data: bytes) -> int:
 
 
 DTYPES = st.sampled_from(["<i4", ">i4", "u1", "<u2", "<i8", "<f4", ">f8", "<f2"])
-FILTERS = st.sampled_from([{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True},
-                           {"compression": "lzf", "shuffle": True}, {"fletcher32": True},
-                           {"compression": "gzip", "shuffle": True, "fletcher32": True}])
+FILTERS = st.sampled_from(
+    [
+        {},
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True},
+        {"compression": "lzf", "shuffle": True},
+        {"fletcher32": True},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    ]
+)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), libver=st.sampled_from(LIBVERS), userblock=st.sampled_from([0, 512]), track=st.booleans())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.data(),
+    libver=st.sampled_from(LIBVERS),
+    userblock=st.sampled_from([0, 512]),
+    track=st.booleans(),
+)
 def test_any_combination(tmp_path, data, libver, userblock, track):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", libver=libver, userblock_size=userblock, track_order=track) as f:
@@ -393,8 +487,14 @@ def test_any_combination(tmp_path, data, libver, userblock, track):
             shape = tuple(data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=3)))
             chunked = data.draw(st.booleans())
             chunks = tuple(data.draw(st.integers(1, 12)) for _ in shape) if chunked else None
-            maxshape = tuple(data.draw(st.sampled_from([n, None, n + 3])) for n in shape) if chunked else None
-            if chunked and any(m is not None and c > m for c, m in zip(chunks, maxshape, strict=True)):
+            maxshape = (
+                tuple(data.draw(st.sampled_from([n, None, n + 3])) for n in shape)
+                if chunked
+                else None
+            )
+            if chunked and any(
+                m is not None and c > m for c, m in zip(chunks, maxshape, strict=True)
+            ):
                 maxshape = tuple(None for _ in shape)
             filters = data.draw(FILTERS) if chunked else {}
             values = np.random.default_rng(number).integers(0, 100, shape).astype(data.draw(DTYPES))
@@ -403,13 +503,17 @@ def test_any_combination(tmp_path, data, libver, userblock, track):
     check(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_box_of_any_dataset(tmp_path, data):
     path = tmp_path / "box.h5"
     shape = tuple(data.draw(st.lists(st.integers(1, 25), min_size=1, max_size=3)))
     chunks = data.draw(st.sampled_from([None, tuple(max(1, n // 3) for n in shape)]))
-    values = np.arange(int(np.prod(shape)), dtype=data.draw(DTYPES)[-2:].replace("u1", "u2")).reshape(shape)
+    values = np.arange(
+        int(np.prod(shape)), dtype=data.draw(DTYPES)[-2:].replace("u1", "u2")
+    ).reshape(shape)
     with h5py.File(path, "w") as f:
         f.create_dataset("x", data=values, chunks=chunks, compression="gzip" if chunks else None)
     start = [data.draw(st.integers(0, n)) for n in shape]
