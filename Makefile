@@ -80,22 +80,25 @@ pytest: test-env
 
 # ---- style ----
 
-c_files = $(shell find csrc tests/c tests/fuzz -name '*.[ch]' 2>/dev/null | sort)
-
+# All checks run, so that one run shows all there is to do; any failure fails the target.
 lint: lint-env
 	@$(build_core)
-	$(bin)/ruff check
-	$(bin)/ruff format --check
-	$(bin)/mypy
-	$(bin)/python -m mypy.stubtest scio._core
-	@echo "clang-format-14 --dry-run -Werror"; clang-format-14 --dry-run -Werror $(c_files)
-	$(bin)/python tools/check_layers.py
-	tools/check_symbols.sh
+	@failed=(); \
+	check() { echo "== $$1"; shift; "$$@" || failed+=("$$*"); }; \
+	check 'ruff check' $(bin)/ruff check --quiet; \
+	check 'ruff format' $(bin)/ruff format --check --quiet; \
+	check 'mypy, strict' $(bin)/mypy; \
+	check 'stubtest of _core.pyi' $(bin)/python -m mypy.stubtest scio._core; \
+	check 'clang-format' tools/clang_format.sh --dry-run -Werror; \
+	check 'layers of csrc' $(bin)/python tools/check_layers.py; \
+	check 'exported symbols' tools/check_symbols.sh; \
+	for command in "$${failed[@]}"; do echo "FAILED: $$command"; done; \
+	[ $${#failed[@]} -eq 0 ]
 
 format: lint-env
 	$(bin)/ruff check --fix --exit-zero
 	$(bin)/ruff format
-	@echo "clang-format-14 -i"; clang-format-14 -i $(c_files)
+	tools/clang_format.sh -i
 
 # ---- sanitizers: each has a build of its own and leaves the ordinary one alone ----
 

@@ -215,6 +215,7 @@ new_state(scio_h5_state **out, scio_error *err)
         scio_mem_free(state);
         return scio_fail(err, SCIO_ENOMEM, "a mutex could not be made");
     }
+    atomic_init(&state->engine, -1);
     *out = state;
     return SCIO_OK;
 }

@@ -4,8 +4,9 @@
  *   layout.c fill.c filters_msg.c   messages of the object header
  *   chunk_*.c                       one chunk index each: every entry goes to scio_h5_sink_add
  *   units.c                         the table those entries make, and units of other layouts
- *   decode.c                        stored bytes of units, coalesced; undoing their filters
- *   box.c read.c                    boxes of elements */
+ *   decode.c engine.c               stored bytes of units, coalesced; undoing their filters
+ *   box.c read*.c                   boxes of elements
+ *   vlen.c global_heap.c            variable-length values */
 #ifndef SCIO_H5READ_DATASET_INTERNAL_H
 #define SCIO_H5READ_DATASET_INTERNAL_H
 
@@ -17,6 +18,7 @@
 #include "h5read/header.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -74,6 +76,7 @@ typedef struct scio_h5_entry {
 typedef struct scio_h5_state {
     scio_h5_layout_message layout; /* `compact` points at the copy below */
     uint8_t *compact;
+    _Atomic int engine; /* scio_deflate_engine, -1 = not chosen yet */
     pthread_mutex_t mutex;
     /* Under the mutex until built, constant from then on.  Either the whole grid, or, when the grid
      * is much larger than anything the file could hold, the written chunks by rising i_unit. */
@@ -239,6 +242,9 @@ SCIO_MUST_CHECK scio_status scio_h5_unit_decode(const scio_h5_dataset *dataset,
                                                 const scio_h5_unit *unit, const uint8_t *stored,
                                                 scio_decoder *decoder, void *out,
                                                 size_t *shuffle_itemsize_out, scio_error *err);
+/* Sets the scratch's decoder to the deflate engine that is faster on this dataset; cannot fail.
+ * After scio_h5_table_ensure. */
+void scio_h5_engine_set(const scio_h5_dataset *dataset, scio_h5_scratch *scratch);
 /* n_items times the same item (NULL = zeros). */
 void scio_h5_fill_items(void *dst, const void *item, size_t itemsize, size_t n_items);
 

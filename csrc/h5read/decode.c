@@ -350,6 +350,7 @@ scio_h5_dataset_decode(scio_h5_dataset *dataset, uint64_t i_first, uint64_t n_un
                          (unsigned long long)i_first, (unsigned long long)n_units,
                          (unsigned long long)dataset->n_units);
     SCIO_TRY(scio_h5_table_ensure(dataset, err));
+    scio_h5_engine_set(dataset, scratch);
     while (n_units != 0) {
         size_t n_here = SCIO_H5_N_ENTRIES;
 

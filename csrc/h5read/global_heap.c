@@ -51,7 +51,8 @@ sort_addresses(const scio_h5_heap *h, uint64_t *addresses, size_t n_addresses)
     const uint64_t hdf5_nbytes = h->sb->end - h->sb->base;
     size_t n = 0;
 
-    qsort(addresses, n_addresses, sizeof *addresses, compare_u64);
+    if (n_addresses != 0) /* qsort takes no NULL */
+        qsort(addresses, n_addresses, sizeof *addresses, compare_u64);
     for (size_t i = 0; i < n_addresses && addresses[i] < hdf5_nbytes; i++)
         if (n == 0 || addresses[i] != addresses[n - 1])
             addresses[n++] = addresses[i];

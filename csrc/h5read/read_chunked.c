@@ -250,6 +250,7 @@ scio_h5_chunked_run(const scio_h5_reading *reading, size_t i_job, scio_h5_scratc
 
     if (i_end > reading->n_units_touched)
         i_end = reading->n_units_touched;
+    scio_h5_engine_set(reading->dataset, scratch);
     while (i < i_end) {
         size_t n_entries = 0;
 

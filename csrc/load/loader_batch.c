@@ -5,6 +5,11 @@
 
 #include <string.h>
 
+enum {
+    PREFETCHED_CELLS = 256,    /* rows of more would push one another out of the cache again */
+    PREFETCHED_NBYTES = 2048   /* of each array of a row */
+};
+
 size_t
 scio_loader_matrix_at(const scio_loader *loader, int64_t cell)
 {
@@ -52,7 +57,23 @@ entry_at(const scio_loader *loader, size_t i_window, int64_t pos)
     return scio_plan_at(loader->plan, i_window, pos);
 }
 
-/* Rows of the batch; is_padding_out[n_cells] is only looked at for cells that are taken. */
+/* Rows lie all over the window: asked for together, they come from memory while the first are collated. */
+static void
+prefetch(const void *data, size_t nbytes)
+{
+    for (size_t at = 0; at < nbytes && at < PREFETCHED_NBYTES; at += SCIO_ALIGNMENT)
+        __builtin_prefetch((const char *)data + at, 0, 2);
+}
+
+static void
+prefetch_row(const scio_row *row)
+{
+    prefetch(row->values, row->n_items * scio_dtype_itemsize(row->value_dtype));
+    if (row->indices != NULL)
+        prefetch(row->indices, row->n_items * scio_dtype_itemsize(row->index_dtype));
+}
+
+/* The rows of the cells [first, first + n_cells) of the stream order, without those left out. */
 static scio_status
 find_rows(const scio_loader *loader, scio_loader_batch *batch, scio_row *rows, int64_t first,
           int64_t n_cells, size_t *n_rows_out, int64_t *n_padding_out, scio_error *err)
@@ -77,6 +98,8 @@ find_rows(const scio_loader *loader, scio_loader_batch *batch, scio_row *rows, i
             continue;
         }
         scio_store_row(&loader->store, &entry, &rows[n_rows]);
+        if (n_cells <= PREFETCHED_CELLS)
+            prefetch_row(&rows[n_rows]);
         scio_loader_finish_row(loader, loader->plan->blocks[entry.i_block].i_source,
                                &rows[n_rows++]);
         n_padding += entry.is_padding ? 1 : 0;

@@ -87,6 +87,24 @@ too_small(const scio_loader *loader, uint64_t least, scio_error *err)
         least);
 }
 
+/* The wish for a block size follows from the budget, so what one budget was told to need is tried, and
+ * the answer to that, until one works: the message must not name a cap that fails as well. */
+static uint64_t
+least_that_lays(scio_plan *plan, uint64_t budget)
+{
+    enum { MOST_TRIES = 32 };
+
+    for (int i = 0; i < MOST_TRIES; i++) {
+        scio_error ignored = SCIO_ERROR_INIT;
+        uint64_t needed = 0;
+
+        if (scio_plan_lay(plan, budget, &needed, &ignored) == SCIO_OK)
+            break;
+        budget = needed > budget ? needed : budget + budget / 8 + 64;
+    }
+    return budget;
+}
+
 /* Threads and queue out of what the plan leaves. */
 static void
 share_rest(scio_loader *loader, uint64_t used, uint64_t slot)
@@ -129,7 +147,7 @@ scio_loader_plan_budget(scio_loader *loader, scio_error *err)
         status = scio_plan_lay(plan, cap - least_rest, &least_windows, &failure);
     }
     if (status == SCIO_EINVAL)
-        return too_small(loader, least_windows + least_rest, err);
+        return too_small(loader, least_rest + least_that_lays(plan, least_windows), err);
     if (status != SCIO_OK) {
         scio_error_move(err, &failure);
         return status;

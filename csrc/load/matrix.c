@@ -7,6 +7,7 @@
 #include "load/matrix_private.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { CACHE_NBYTES = 32 << 20 };
@@ -100,6 +101,21 @@ scio_matrix_nbytes(const scio_matrix *matrix)
     if (state->cache != NULL)
         nbytes += scio_unit_cache_nbytes(state->cache);
     return nbytes;
+}
+
+scio_status
+scio_matrix_blame(const scio_matrix *matrix, scio_status status, scio_error *err)
+{
+    const char *const end = strstr(matrix->name, ": ");
+    const int n_name = (int)(end != NULL ? (size_t)(end - matrix->name) : strlen(matrix->name));
+    char file[128];
+
+    if (status == SCIO_OK || err == NULL || status == SCIO_ECANCEL)
+        return status;
+    (void)snprintf(file, sizeof file, "%.*s", n_name, matrix->name);
+    if (strstr(err->message, file) == NULL)
+        scio_context(err, "%s", file);
+    return status;
 }
 
 /* One 1-D member of a sparse group. */

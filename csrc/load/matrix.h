@@ -53,6 +53,8 @@ SCIO_MUST_CHECK scio_status scio_matrix_from_dense(const char *name, int64_t n_r
                                                    scio_matrix **out, scio_error *err);
 scio_matrix *scio_matrix_retain(scio_matrix *matrix);
 void scio_matrix_release(scio_matrix *matrix);
+/* Puts the name of the matrix's file in front of a failure that does not say it yet; returns status. */
+scio_status scio_matrix_blame(const scio_matrix *matrix, scio_status status, scio_error *err);
 /* Bytes held in memory. */
 size_t scio_matrix_nbytes(const scio_matrix *matrix);
 

@@ -117,7 +117,7 @@ scio_matrix_read(scio_matrix *matrix, int64_t start, int64_t stop, scio_dtype da
     status = csr.nnz == 0 ? SCIO_OK : read_csr_arrays(matrix, start, stop, &options, &csr, err);
     if (status != SCIO_OK) {
         scio_csr_clear(&csr);
-        return status;
+        return scio_matrix_blame(matrix, status, err);
     }
     *out = csr;
     return SCIO_OK;
@@ -160,5 +160,5 @@ scio_matrix_read_dense(scio_matrix *matrix, int64_t start, int64_t stop, scio_dt
         if (status != SCIO_OK)
             scio_context(err, "%s", matrix->name);
     }
-    return status;
+    return scio_matrix_blame(matrix, status, err);
 }

@@ -297,7 +297,10 @@ scio_matrix_take(scio_matrix *matrix, const int64_t *rows, size_t n_rows, scio_d
         if (rows[i] < 0 || rows[i] >= matrix->n_rows)
             return scio_fail(err, SCIO_ERANGE, "%s: row %" PRId64 " is not in [0, %" PRId64 ")",
                              matrix->name, rows[i], matrix->n_rows);
-    if (matrix->kind == SCIO_MATRIX_DENSE)
-        return scio_matrix_take_dense(matrix, &wanted, data_dtype, max_parallel, cancel, out, err);
-    return take_csr(matrix, &wanted, data_dtype, max_parallel, cancel, out, err);
+    return scio_matrix_blame(
+        matrix,
+        matrix->kind == SCIO_MATRIX_DENSE
+            ? scio_matrix_take_dense(matrix, &wanted, data_dtype, max_parallel, cancel, out, err)
+            : take_csr(matrix, &wanted, data_dtype, max_parallel, cancel, out, err),
+        err);
 }

@@ -7,11 +7,11 @@
 
 #include <string.h>
 
-#define FULL_WINDOW_NBYTES (UINT64_C(64) << 20)
+#define FULL_WINDOW_NBYTES (UINT64_C(48) << 20)
 
 enum {
     MIN_BLOCKS_OF_A_WINDOW = 64, /* that the first window has where the budget allows */
-    BLOCKS_OF_A_WINDOW = 256,    /* that a full one is meant to have */
+    BLOCKS_OF_A_WINDOW = 128,    /* that a full one is meant to have */
     N_TRIES = 40                 /* window lengths tried, each an eighth shorter */
 };
 
@@ -360,8 +360,8 @@ lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t bud
     return SCIO_OK;
 }
 
-/* The first touch of memory costs as much as decoding into it, so a window is not longer than an
- * eighth of all there is, unless that is little: then the ring goes round several times. */
+/* The first touch of memory costs as much as decoding into it, so a window is not longer than a
+ * sixteenth of all there is, unless that is little: then the ring goes round several times. */
 static uint64_t
 window_target(const scio_plan *plan, uint64_t budget)
 {
@@ -370,7 +370,7 @@ window_target(const scio_plan *plan, uint64_t budget)
     for (size_t i = 0; i < plan->n_sources; i++)
         total +=
             scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1], NULL);
-    total = total / 8 > FULL_WINDOW_NBYTES ? total / 8 : FULL_WINDOW_NBYTES;
+    total = total / 16 > FULL_WINDOW_NBYTES ? total / 16 : FULL_WINDOW_NBYTES;
     return total < budget / 2 ? total : budget / 2;
 }
 

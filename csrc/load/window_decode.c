@@ -287,6 +287,32 @@ mark_broken(decode_context *decode, uint64_t i_unit, scio_error *err)
     return SCIO_OK;
 }
 
+/* Says which file and which of its cells a broken unit holds a part of. */
+static void
+name_cells(const decode_context *decode, scio_status status, scio_error *failure)
+{
+    const scio_matrix *const matrix = decode->matrix;
+    const int64_t *const indptr = indptr_of(decode);
+    const int64_t unit = (int64_t)decode->dataset->unit_dims[0];
+    int64_t first = (int64_t)decode->i_next * unit, last = first + unit;
+
+    if (indptr == NULL) {
+        first = (int64_t)(decode->i_next / decode->dataset->grid[1]) * unit;
+        last = first + unit - 1;
+    } else {
+        const int64_t begin = first, end = last;
+
+        for (first = 0; first < matrix->n_rows - 1 && indptr[first + 1] <= begin;)
+            first++;
+        for (last = first; last < matrix->n_rows - 1 && indptr[last + 1] < end;)
+            last++;
+    }
+    if (status != SCIO_ECANCEL)
+        scio_context(failure, "cells %" PRId64 " to %" PRId64, first,
+                     last < matrix->n_rows ? last : matrix->n_rows - 1);
+    (void)scio_matrix_blame(matrix, status, failure);
+}
+
 /* Units [i_first, i_first + n_units).  In skip mode a run that fails goes on unit by unit, since
  * the failure may be that of any of them. */
 static scio_status
@@ -301,6 +327,7 @@ decode_run(decode_context *decode, uint64_t i_first, uint64_t n_units, scio_h5_s
         const scio_status status = scio_h5_dataset_decode(
             decode->dataset, decode->i_next, n_once, false, scratch, visit_unit, decode, &failure);
         if (status != SCIO_OK && (!decode->store->is_skip_errors || !is_skippable(status))) {
+            name_cells(decode, status, &failure);
             scio_error_move(err, &failure);
             return status;
         }

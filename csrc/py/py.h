@@ -47,8 +47,7 @@ struct py_loader;
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
     PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type;
-    struct py_loader
-        *loaders; /* all that are alive, so that the end of the process can stop them */
+    struct py_loader *loaders; /* all that are alive, for the end of the process */
 } py_state;
 
 static inline py_state *

@@ -4,7 +4,6 @@
  * takes away the name.  Datasets and matrices hold the C file too and outlive `close`. */
 #include "py/py.h"
 
-#include "base/mem.h"
 #include "base/source.h"
 #include "h5read/header.h"
 #include "h5read/object.h"

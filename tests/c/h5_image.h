@@ -14,7 +14,7 @@
 #define UNDEFINED UINT64_MAX
 
 typedef struct image {
-    uint8_t data[1 << 17];
+    uint8_t data[1 << 19];
     size_t nbytes;
     unsigned o, l; /* bytes of an address and of a length */
     size_t end_at; /* where the superblock says how long the file is */
@@ -287,13 +287,13 @@ image_open(const image *im)
 }
 
 /* The call fails with this code and a message that has this text. */
-#define CHECK_FAILS(call, code, text)                                                              \
+#define CHECK_FAILS(call, expected_code, expected_text)                                            \
     do {                                                                                           \
         scio_error err = SCIO_ERROR_INIT;                                                          \
         const scio_status check_status = (call);                                                   \
-        CHECK(check_status == (code));                                                             \
+        CHECK(check_status == (expected_code));                                                    \
         CHECK(err.code == check_status);                                                           \
-        CHECK_STR(err.message, text);                                                              \
+        CHECK_STR(err.message, expected_text);                                                     \
     } while (0)
 
 /* Raises k until `statement` sets `status` to SCIO_OK; every failure is ENOMEM. */

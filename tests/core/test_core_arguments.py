@@ -36,7 +36,7 @@ def arrays(**change: Any) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"data": [1.0, 2.0, 3.0]}, TypeError, r"data is list, expected a numpy.ndarray"),
+        ({"data": [1.0, 2.0, 3.0]}, TypeError, r"data is list, expected a numpy\.ndarray"),
         ({"indptr": np.array([0, 2, 3], np.int32)}, TypeError, "indptr is int32, expected int64"),
         ({"data": np.array([1, 2, 3], complex)}, TypeError, "data is complex128, expected bool"),
         ({"data": np.array(["a", "b", "c"], object)}, TypeError, "data is object"),
@@ -175,7 +175,7 @@ def test_a_box_is_checked_before_memory_is_asked_for(open_file: _core.File) -> N
         dataset.read((0, 0), (-1, 2))
     with pytest.raises(ValueError, match='dtype is "float31", expected one of "bool", "int8"'):
         dataset.read(dtype="float31")
-    with pytest.raises(TypeError, match="dtype is numpy.*, expected str"):
+    with pytest.raises(TypeError, match=r"dtype is numpy.*, expected str"):
         dataset.read(dtype=np.dtype("f4"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="threads is -2"):
         dataset.read(threads=-2)
@@ -193,7 +193,7 @@ def test_a_matrix_names_what_is_wrong_with_rows(counts: Counts) -> None:
         matrix.read(2, 1)
     with pytest.raises(IndexError, match=r"rows \[0, 301\)"):
         matrix.read_dense(0, 301)
-    with pytest.raises(TypeError, match="file is str, expected scio._core.File"):
+    with pytest.raises(TypeError, match=r"file is str, expected scio\._core\.File"):
         _core.Matrix.open_dense("x", "y")  # type: ignore[arg-type]
 
 

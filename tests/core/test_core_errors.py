@@ -160,8 +160,7 @@ def test_a_cancelled_loader_says_so() -> None:
     loader = _core.Loader([memory_matrix(random_csr(0))], [gene_map()], **LOADER)
     loader.cancel()
     with pytest.raises(errors.LoaderCancelled, match="cancelled"):
-        for _ in range(100):
-            loader.next()
+        list(iter(loader.next, None))
 
 
 def test_memory_that_cannot_be_had_is_a_memory_error() -> None:

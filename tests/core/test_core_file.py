@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import weakref
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_close_twice_and_use_after_close(sample, no_leak):
         lambda: file.path_of(0),
         lambda: file.nbytes,
         lambda: file.superblock,
-        lambda: file.check_unchanged(),
+        file.check_unchanged,
         lambda: _core.Matrix.open_dense(file, "int32"),
     ):
         with pytest.raises(ValueError, match=r"sample\.h5 is closed"):
@@ -343,7 +344,7 @@ def test_variable_length_values(open_file, no_leak):
     text = open_file.dataset("text")
     offsets, payload = open_file.vlen(text.type, text.read_raw())
     data = payload.tobytes()
-    parts = [data[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    parts = [data[a:b].decode() for a, b in itertools.pairwise(offsets)]
     assert parts == ["a", "", "große", "x" * 300]
     ragged = open_file.dataset("ragged")
     offsets, payload = open_file.vlen(ragged.type, ragged.read_raw())

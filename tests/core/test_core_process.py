@@ -201,11 +201,23 @@ def test_a_signal_handler_that_does_not_raise_does_not_stop_a_read():
 # --- the end
 
 
-@pytest.mark.parametrize("threads", [-1, 0])
-def test_the_process_ends_with_a_loader_that_runs(threads):
-    start = LOADER_CALL.format(threads=threads).split("iter(", 1)[1].rsplit(".next", 1)[0]
-    code = f"delay = 0.05\nloader = {start}\nloader.next()\nprint('end')\n"
-    done = run(textwrap.dedent(SLOW) + textwrap.dedent(code))
+LOADER_ONLY = LOADER_CALL.split("iter(", 1)[1].rsplit(".next", 1)[0].replace(
+    "max_memory=0", "max_memory=100 << 20"
+)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "loader.next()",  # the next window is being read
+        "threading.Thread(target=loader.next, daemon=True).start()",
+    ],
+)
+def test_the_process_ends_while_a_loader_reads(use):
+    # Its threads wait for the GIL of an interpreter that goes away.
+    slow = "delay = 1.0\ntime.sleep(0.3)"  # now all of them are inside a read
+    start = f"delay = 0.05\nloader = {LOADER_ONLY.format(threads=-1)}"
+    done = run(f"{textwrap.dedent(SLOW)}\n{start}\n{use}\n{slow}\nprint('end')")
     assert (done.stdout, done.stderr) == ("end\n", "")
 
 

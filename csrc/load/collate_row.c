@@ -1,0 +1,403 @@
+/* One row, from where it lies to (id, value) entries.
+ *
+ *   columns, values --> map to ids --> order, mask --> scale, log1p --> drop zeros --> select
+ *
+ * The fast path takes rows whose columns strictly increase and whose values float32 holds exactly; it
+ * never leaves float32 but inside the kernels, and reads float32 rows in place.  The general path brings
+ * any other row into that form first: sorted by column, duplicates summed in double, zeros left out,
+ * values scaled in double.  Both give the same bits for the same matrix, since sums have fixed lanes
+ * over the same values and each value is rounded once. */
+#include "load/collate_row.h"
+
+#include "base/rng.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Sums of that many integers up to 2^24 are exact in double. */
+#define MAX_ROW_ITEMS ((size_t)1 << 29)
+
+/* Wide enough for the sum of 2^29 values of 64 bits. */
+__extension__ typedef __int128 wide_int;
+
+/* A row on its way. */
+typedef struct row_entries {
+    const void *columns; /* U16, or U32 in the source's place or in the scratch */
+    bool are_columns_u16;
+    const float *values;
+    size_t n_items;
+    double factor; /* still to be applied to the values */
+} row_entries;
+
+static bool
+is_aligned(const void *pointer, scio_dtype dtype)
+{
+    return (uintptr_t)pointer % scio_dtype_itemsize(dtype) == 0;
+}
+
+/* --- columns --- */
+
+static scio_status
+load_columns(const scio_row *row, scio_collate_scratch *scratch, row_entries *out, scio_error *err)
+{
+    const bool is_in_place = is_aligned(row->indices, row->index_dtype);
+
+    out->are_columns_u16 = is_in_place && row->index_dtype == SCIO_U16;
+    out->columns = row->indices;
+    /* I32 was checked not to be negative: the bits are those of an unsigned number */
+    if (is_in_place && (row->index_dtype == SCIO_U16 || row->index_dtype == SCIO_U32 ||
+                        row->index_dtype == SCIO_I32))
+        return SCIO_OK;
+    out->columns = scratch->columns;
+    return scio_cast(row->index_dtype, row->indices, SCIO_U32, scratch->columns, row->n_items, err);
+}
+
+static bool
+are_columns_increasing(const row_entries *entries, const scio_kernels_table *kernels)
+{
+    return entries->are_columns_u16
+               ? kernels->is_increasing_u16(entries->columns, entries->n_items)
+               : kernels->is_increasing_u32(entries->columns, entries->n_items);
+}
+
+/* --- values as float32, where it holds all of them --- */
+
+#define ALL_WITHIN(ctype, is_within)                                                               \
+    do {                                                                                           \
+        const ctype *const values = row->values;                                                   \
+        unsigned n_beyond = 0;                                                                     \
+                                                                                                   \
+        for (size_t i = 0; i < row->n_items; i++) {                                                \
+            const ctype x = values[i];                                                             \
+                                                                                                   \
+            n_beyond |= (unsigned)!(is_within);                                                    \
+        }                                                                                          \
+        return n_beyond == 0;                                                                      \
+    } while (0)
+
+/* Whether float32 holds the values exactly; "no" is always safe. */
+static bool
+fits_f32(const scio_row *row)
+{
+    const uint32_t limit = 1u << 24; /* every integer up to here */
+
+    switch (row->value_dtype) {
+    case SCIO_I32:
+        ALL_WITHIN(int32_t, (uint32_t)x + limit <= 2 * limit);
+    case SCIO_I64:
+        ALL_WITHIN(int64_t, (uint64_t)x + limit <= 2 * limit);
+    case SCIO_U32:
+        ALL_WITHIN(uint32_t, x <= limit);
+    case SCIO_U64:
+        ALL_WITHIN(uint64_t, x <= limit);
+    case SCIO_F64:
+        ALL_WITHIN(double, (double)(float)x == x);
+    default:
+        return true;
+    }
+}
+
+/* Float32 rows stay where they are; others go to the scratch. */
+static scio_status
+load_f32(const collate_pass *pass, const scio_row *row, const float **out, scio_error *err)
+{
+    float *const values = pass->scratch->values;
+
+    *out = values;
+    switch (is_aligned(row->values, row->value_dtype) ? row->value_dtype : SCIO_DTYPE_NONE) {
+    case SCIO_F32:
+        *out = row->values;
+        return SCIO_OK;
+    case SCIO_BOOL:
+    case SCIO_U8:
+        pass->kernels->u8_to_f32(row->values, values, row->n_items);
+        return SCIO_OK;
+    case SCIO_U16:
+        pass->kernels->u16_to_f32(row->values, values, row->n_items);
+        return SCIO_OK;
+    default:
+        return scio_cast(row->value_dtype, row->values, SCIO_F32, values, row->n_items, err);
+    }
+}
+
+/* --- totals --- */
+
+/* The lanes of the kernel sum_f32, so that float32 and float64 of the same numbers agree. */
+static double
+sum_f64(const double *values, size_t n_items)
+{
+    const size_t n_whole = n_items / 8 * 8;
+    double lanes[8] = {0};
+
+    for (size_t i = 0; i < n_whole; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            lanes[j] += values[i + j];
+    for (size_t i = n_whole; i < n_items; i++)
+        lanes[i - n_whole] += values[i];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+#define SUM_EXACTLY(ctype)                                                                         \
+    do {                                                                                           \
+        const unsigned char *const bytes = row->values;                                            \
+        wide_int total = 0;                                                                        \
+                                                                                                   \
+        for (size_t i = 0; i < row->n_items; i++) {                                                \
+            ctype x;                                                                               \
+                                                                                                   \
+            memcpy(&x, bytes + i * sizeof x, sizeof x);                                            \
+            total += x;                                                                            \
+        }                                                                                          \
+        return (double)total;                                                                      \
+    } while (0)
+
+/* Over all stored values: exact for integers that double may not hold, whatever the order. */
+static double
+general_total(const scio_row *row, const double *values, size_t n_items)
+{
+    switch (row->value_dtype) {
+    case SCIO_I32:
+        SUM_EXACTLY(int32_t);
+    case SCIO_U32:
+        SUM_EXACTLY(uint32_t);
+    case SCIO_I64:
+        SUM_EXACTLY(int64_t);
+    case SCIO_U64:
+        SUM_EXACTLY(uint64_t);
+    default:
+        return sum_f64(values, n_items);
+    }
+}
+
+/* A total of 0 leaves the row as it is. */
+static double
+factor_of(const collate_pass *pass, double total)
+{
+    return total == 0.0 ? 1.0 : pass->spec->target_sum / total;
+}
+
+/* --- fast path --- */
+
+static bool
+is_float(scio_dtype dtype)
+{
+    return scio_dtype_kind(dtype) == 'f';
+}
+
+static bool
+has_zero(const float *values, size_t n_items)
+{
+    unsigned n_zeros = 0;
+
+    for (size_t i = 0; i < n_items; i++)
+        n_zeros |= (unsigned)(values[i] == 0.0f);
+    return n_zeros != 0;
+}
+
+/* A dense row: what is not zero, with its columns. */
+static scio_status
+load_dense_fast(const collate_pass *pass, const scio_row *row, row_entries *out, scio_error *err)
+{
+    scio_collate_scratch *const scratch = pass->scratch;
+    const float *values = NULL;
+
+    SCIO_TRY(load_f32(pass, row, &values, err));
+    if (values != scratch->values)
+        memcpy(scratch->values, values, row->n_items * sizeof *values);
+    for (size_t i = 0; i < row->n_items; i++)
+        scratch->columns[i] = (uint32_t)i;
+    out->n_items = pass->kernels->drop_zeros((int32_t *)(void *)scratch->columns, scratch->values,
+                                             row->n_items);
+    out->columns = scratch->columns;
+    out->are_columns_u16 = false;
+    out->values = scratch->values;
+    return SCIO_OK;
+}
+
+/* Fills *out and says true, or says false: the row needs the general path. */
+static scio_status
+try_fast(const collate_pass *pass, const scio_row *row, row_entries *out, bool *is_fast_out,
+         scio_error *err)
+{
+    const bool is_scaled = pass->spec->is_library_size;
+
+    *is_fast_out = false;
+    *out = (row_entries){.n_items = row->n_items, .factor = 1.0};
+    if (!is_aligned(row->values, row->value_dtype) || !fits_f32(row))
+        return SCIO_OK;
+    if (row->indices == NULL) {
+        SCIO_TRY(load_dense_fast(pass, row, out, err));
+    } else {
+        SCIO_TRY(load_columns(row, pass->scratch, out, err));
+        if (!are_columns_increasing(out, pass->kernels))
+            return SCIO_OK;
+        SCIO_TRY(load_f32(pass, row, &out->values, err));
+        /* stored zeros would move the others to other lanes of the sum */
+        if (is_scaled && is_float(row->value_dtype) && has_zero(out->values, out->n_items))
+            return SCIO_OK;
+    }
+    if (is_scaled)
+        out->factor = factor_of(pass, pass->kernels->sum_f32(out->values, out->n_items));
+    *is_fast_out = true;
+    return SCIO_OK;
+}
+
+/* --- general path --- */
+
+static scio_status
+load_wide(const scio_row *row, scio_collate_scratch *scratch, scio_error *err)
+{
+    if (row->indices == NULL) {
+        for (size_t i = 0; i < row->n_items; i++)
+            scratch->columns[i] = (uint32_t)i;
+    } else {
+        SCIO_TRY(scio_cast(row->index_dtype, row->indices, SCIO_U32, scratch->columns, row->n_items,
+                           err));
+    }
+    return scio_cast(row->value_dtype, row->values, SCIO_F64, scratch->wide, row->n_items, err);
+}
+
+/* Entries by ascending column, equal columns summed in stored order; returns how many there are. */
+static size_t
+sort_wide(scio_collate_scratch *scratch, size_t n_items)
+{
+    uint64_t *const keys = scratch->keys;
+    const uint64_t *sorted;
+    double *unsorted;
+    size_t n_kept = 0;
+
+    for (size_t i = 0; i < n_items; i++)
+        keys[i] = (uint64_t)scratch->columns[i] << 32 | (uint32_t)i;
+    sorted = scio_sort_by_upper(keys, keys + n_items, n_items);
+    unsorted = (double *)(void *)(sorted == keys ? keys + n_items : keys); /* the half that is free */
+    memcpy(unsorted, scratch->wide, n_items * sizeof *unsorted);
+    for (size_t i = 0; i < n_items;) {
+        const uint32_t column = (uint32_t)(sorted[i] >> 32);
+        double sum = unsorted[(uint32_t)sorted[i++]];
+
+        for (; i < n_items && sorted[i] >> 32 == column; i++)
+            sum += unsorted[(uint32_t)sorted[i]];
+        scratch->columns[n_kept] = column;
+        scratch->wide[n_kept++] = sum;
+    }
+    return n_kept;
+}
+
+static size_t
+drop_wide_zeros(scio_collate_scratch *scratch, size_t n_items)
+{
+    size_t n_kept = 0;
+
+    for (size_t i = 0; i < n_items; i++) {
+        const double value = scratch->wide[i];
+
+        scratch->columns[n_kept] = scratch->columns[i];
+        scratch->wide[n_kept] = value;
+        n_kept += value != 0.0;
+    }
+    return n_kept;
+}
+
+static scio_status
+load_general(const collate_pass *pass, const scio_row *row, row_entries *out, scio_error *err)
+{
+    scio_collate_scratch *const scratch = pass->scratch;
+    size_t n_items = row->n_items;
+    double factor = 1.0;
+
+    SCIO_TRY(load_wide(row, scratch, err));
+    if (!pass->kernels->is_increasing_u32(scratch->columns, n_items))
+        n_items = sort_wide(scratch, n_items);
+    n_items = drop_wide_zeros(scratch, n_items);
+    if (pass->spec->is_library_size)
+        factor = factor_of(pass, general_total(row, scratch->wide, n_items));
+    for (size_t i = 0; i < n_items; i++)
+        scratch->values[i] = (float)(scratch->wide[i] * factor); /* factor 1 changes nothing */
+    *out = (row_entries){.columns = scratch->columns,
+                         .values = scratch->values,
+                         .n_items = n_items,
+                         .factor = 1.0};
+    return SCIO_OK;
+}
+
+/* --- ids, values, selection --- */
+
+/* Maps are made by our callers, but an id is an address further on. */
+static scio_status
+check_ids(const collate_pass *pass, const int32_t *ids, size_t n_items, scio_error *err)
+{
+    const uint32_t least = (uint32_t)pass->least_id;
+    const uint32_t n_legal = (uint32_t)pass->spec->n_ids - least;
+    unsigned n_bad = 0;
+
+    for (size_t i = 0; i < n_items; i++)
+        n_bad |= (unsigned)((uint32_t)ids[i] - least >= n_legal);
+    if (n_bad == 0)
+        return SCIO_OK;
+    for (size_t i = 0; i < n_items; i++) {
+        if ((uint32_t)ids[i] - least >= n_legal)
+            return scio_fail(err, SCIO_EINVAL,
+                             "a map sends a column to id %" PRId32 ", not in [%" PRId64 ", %" PRId64 ")",
+                             ids[i], pass->least_id, pass->spec->n_ids);
+    }
+    return SCIO_OK;
+}
+
+static size_t
+select_entries(const collate_pass *pass, int64_t cell, int32_t *ids, float *values, size_t n_items)
+{
+    const scio_collate_spec *const spec = pass->spec;
+    const size_t k = (size_t)spec->max_genes;
+    const uint64_t purpose = 0x67656E6573u; /* "genes": apart from the streams of the shuffle */
+
+    if (spec->max_genes == 0 || n_items <= k)
+        return n_items;
+    switch (spec->select) {
+    case SCIO_SELECT_MOST_EXPRESSED:
+        return scio_topk_by_value(ids, values, n_items, k, pass->scratch->keys);
+    case SCIO_SELECT_RANDOM_EXPRESSED:
+        return scio_choose_random(ids, values, n_items, k, spec->seed,
+                                  scio_rng_stream(spec->epoch, (uint64_t)cell, purpose),
+                                  pass->scratch->keys);
+    default:
+        return k;
+    }
+}
+
+scio_status
+scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, float *values_out,
+                 size_t *n_out, scio_error *err)
+{
+    const scio_kernels_table *const kernels = pass->kernels;
+    const scio_collate_spec *const spec = pass->spec;
+    row_entries entries;
+    size_t n_items;
+    bool is_fast = false, needs_sort;
+
+    if (row->n_items > MAX_ROW_ITEMS)
+        return scio_fail(err, SCIO_EUNSUPPORTED, "a row of %zu entries, more than %zu", row->n_items,
+                         MAX_ROW_ITEMS);
+    SCIO_TRY(try_fast(pass, row, &entries, &is_fast, err));
+    if (!is_fast)
+        SCIO_TRY(load_general(pass, row, &entries, err));
+    n_items = entries.are_columns_u16
+                  ? kernels->gather_map_u16(entries.columns, entries.values, entries.n_items,
+                                            row->map, ids_out, values_out)
+                  : kernels->gather_map_u32(entries.columns, entries.values, entries.n_items,
+                                            row->map, ids_out, values_out);
+    SCIO_TRY(check_ids(pass, ids_out, n_items, err));
+    if (spec->id_mask != NULL)
+        n_items = kernels->keep_masked(ids_out, values_out, n_items, spec->id_mask);
+    needs_sort = pass->needs_order && !row->is_map_increasing;
+    if (needs_sort)
+        n_items = scio_sort_sum_duplicates(ids_out, values_out, n_items, pass->scratch->keys);
+    if (entries.factor != 1.0)
+        kernels->scale_f32(values_out, entries.factor, values_out, n_items);
+    if (spec->is_log1p)
+        kernels->log1p_f32(values_out, values_out, n_items);
+    n_items = kernels->drop_zeros(ids_out, values_out, n_items);
+    *n_out = select_entries(pass, row->cell, ids_out, values_out, n_items);
+    *(is_fast && !needs_sort ? &pass->n_fast : &pass->n_general) += 1;
+    return SCIO_OK;
+}
