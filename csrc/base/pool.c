@@ -94,7 +94,10 @@ work(void *argument)
             pool->n_idle--;
         }
     }
-    self->is_live = false;
+    if (!pool->is_ending) { /* nobody joins it: its place may be taken by another */
+        (void)pthread_detach(pthread_self());
+        self->is_there = false;
+    }
     pool->n_live--;
     scio_stats_add(SCIO_STAT_live_threads, -1);
     scio_pool_wake_worker_locked(pool); /* in case this one was called for a job */
@@ -113,9 +116,6 @@ start_worker_locked(scio_worker *w)
     sigset_t blocked, before;
     bool is_started;
 
-    if (w->is_joinable) /* it has left: all that it still does is to return */
-        (void)pthread_join(w->thread, NULL);
-    w->is_joinable = false;
     (void)sigfillset(&blocked);
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
         (void)sigdelset(&blocked, faults[i]);
@@ -124,7 +124,7 @@ start_worker_locked(scio_worker *w)
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!is_started)
         return false;
-    w->is_joinable = w->is_live = true;
+    w->is_there = true;
     w->pool->n_live++;
     scio_stats_add(SCIO_STAT_live_threads, 1);
     return true;
@@ -135,7 +135,7 @@ scio_pool_start_missing_locked(scio_pool *pool)
 {
     pool->may_start = false;
     for (size_t i = 0; i < scio_pool_n_threads(pool); i++) {
-        if (!pool->workers[i]->is_live && !start_worker_locked(pool->workers[i]))
+        if (!pool->workers[i]->is_there && !start_worker_locked(pool->workers[i]))
             return;
     }
 }
@@ -254,11 +254,12 @@ static void
 end_workers(scio_pool *pool)
 {
     scio_pool_lock(pool);
+    pool->is_ending = true;
     atomic_store_explicit(&pool->n_threads, 0, memory_order_relaxed);
     (void)pthread_cond_broadcast(&pool->has_work);
     scio_pool_unlock(pool);
     for (size_t i = 0; i < pool->n_workers; i++) {
-        if (pool->workers[i]->is_joinable)
+        if (pool->workers[i]->is_there)
             (void)pthread_join(pool->workers[i]->thread, NULL);
     }
     (void)pthread_cond_destroy(&pool->has_work);

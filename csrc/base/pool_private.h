@@ -14,9 +14,8 @@ typedef struct scio_worker {
     scio_pool *pool;
     size_t index; /* it leaves when the pool wants no more than that many threads */
     /* guarded by the pool's mutex: */
-    pthread_t thread;
-    bool is_live;     /* started and not about to end */
-    bool is_joinable; /* started and not joined */
+    pthread_t thread; /* to be joined if is_there */
+    bool is_there;
 } scio_worker;
 
 struct scio_pool {
@@ -29,6 +28,7 @@ struct scio_pool {
     pthread_cond_t has_changed; /* for those who wait for a group */
     scio_worker **workers;      /* [n_workers] */
     size_t n_workers, n_live, n_idle;
+    bool is_ending; /* threads are joined, not detached */
     bool may_start; /* there may be workers to start: none were tried since new or resize */
     scio_group *first_ready, *last_ready;
 };

@@ -103,24 +103,39 @@ typedef struct walk {
     unsigned n_soft;
 } walk;
 
+/* The part of the path that was walked, for messages. */
+typedef struct walked {
+    int nbytes;
+    const char *text;
+} walked;
+
+static walked
+walked_path(const walk *w)
+{
+    const walked root = {1, "/"}, path = {w->done > 150 ? 150 : (int)w->done, w->path};
+
+    return w->done == 0 ? root : path;
+}
+
 static scio_status
 look_up(const walk *w, const scio_h5_header *header, const char *name, scio_h5_link *out,
         scio_error *err)
 {
     const scio_h5_message *const table = scio_h5_header_find(header, SCIO_H5_MSG_SYMBOL_TABLE);
     const scio_h5_kind kind = kind_of(header);
+    const walked where = walked_path(w);
 
     memset(out, 0, sizeof *out);
     if (kind != SCIO_H5_KIND_GROUP)
         return scio_fail(err, SCIO_ENOENT, "\"%.*s\" is %s and has no member \"%.150s\"",
-                         w->done > 150 ? 150 : (int)w->done, w->path, kind_text(kind), name);
+                         where.nbytes, where.text, kind_text(kind), name);
     if (table != NULL)
         SCIO_TRY(scio_h5_group_old_find(w->file, table, name, out, err));
     if (out->name == NULL)
         SCIO_TRY(scio_h5_group_new_find(w->file, header, name, out, err));
     if (out->name == NULL)
-        return scio_fail(err, SCIO_ENOENT, "there is no \"%.150s\" in \"%.*s\"", name,
-                         w->done > 150 ? 150 : (int)w->done, w->done == 0 ? "/" : w->path);
+        return scio_fail(err, SCIO_ENOENT, "there is no \"%.150s\" in \"%.*s\"", name, where.nbytes,
+                         where.text);
     return SCIO_OK;
 }
 
@@ -133,6 +148,7 @@ follow_soft(walk *w, const scio_h5_link *link, size_t rest_at, scio_error *err)
     const size_t head_nbytes = is_absolute ? 0 : w->done;
     const size_t target_nbytes = strlen(link->target);
     const size_t rest_nbytes = strlen(w->path + rest_at);
+    size_t nbytes = head_nbytes;
     char *path = NULL;
 
     if (++w->n_soft > MAX_SOFT_LINKS)
@@ -141,10 +157,12 @@ follow_soft(walk *w, const scio_h5_link *link, size_t rest_at, scio_error *err)
                          MAX_SOFT_LINKS, link->name, link->target);
     SCIO_TRY(scio_mem_alloc(head_nbytes + target_nbytes + rest_nbytes + 3, 1, &path, err));
     memcpy(path, w->path, head_nbytes);
-    path[head_nbytes] = '/';
-    memcpy(path + head_nbytes + 1, link->target, target_nbytes);
-    path[head_nbytes + 1 + target_nbytes] = '/';
-    memcpy(path + head_nbytes + target_nbytes + 2, w->path + rest_at, rest_nbytes + 1);
+    if (head_nbytes != 0)
+        path[nbytes++] = '/';
+    memcpy(path + nbytes, link->target, target_nbytes);
+    nbytes += target_nbytes;
+    path[nbytes++] = '/';
+    memcpy(path + nbytes, w->path + rest_at, rest_nbytes + 1);
     scio_mem_free(w->path);
     w->path = path;
     w->done = head_nbytes;

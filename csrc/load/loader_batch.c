@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    PREFETCHED_CELLS = 256,    /* rows of more would push one another out of the cache again */
-    PREFETCHED_NBYTES = 2048   /* of each array of a row */
+    PREFETCHED_CELLS = 256,  /* rows of more would push one another out of the cache again */
+    PREFETCHED_NBYTES = 2048 /* of each array of a row */
 };
 
 size_t
@@ -57,7 +57,8 @@ entry_at(const scio_loader *loader, size_t i_window, int64_t pos)
     return scio_plan_at(loader->plan, i_window, pos);
 }
 
-/* Rows lie all over the window: asked for together, they come from memory while the first are collated. */
+/* Rows lie all over the window: asked for together, they come from memory while the first are
+ * collated. */
 static void
 prefetch(const void *data, size_t nbytes)
 {

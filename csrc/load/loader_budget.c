@@ -87,6 +87,15 @@ too_small(const scio_loader *loader, uint64_t least, scio_error *err)
         least);
 }
 
+/* A round number a little above: the plan's own tables differ by some bytes from budget to budget. */
+static uint64_t
+in_whole_pages(uint64_t nbytes)
+{
+    enum { PAGE = 4096 };
+
+    return (nbytes / PAGE + 2) * PAGE;
+}
+
 /* The wish for a block size follows from the budget, so what one budget was told to need is tried, and
  * the answer to that, until one works: the message must not name a cap that fails as well. */
 static uint64_t
@@ -142,12 +151,13 @@ scio_loader_plan_budget(scio_loader *loader, scio_error *err)
     uint64_t rest = cap / 4 < (UINT64_C(256) << 20) ? cap / 4 : UINT64_C(256) << 20;
     rest = rest > least_rest ? rest : least_rest;
     scio_status status = scio_plan_lay(plan, cap > rest ? cap - rest : 0, &least_windows, &failure);
-    if (status == SCIO_EINVAL && cap > least_rest && least_windows <= cap - least_rest) {
+    if (status == SCIO_EINVAL && cap > least_rest) {
         failure = (scio_error)SCIO_ERROR_INIT;
         status = scio_plan_lay(plan, cap - least_rest, &least_windows, &failure);
     }
     if (status == SCIO_EINVAL)
-        return too_small(loader, least_rest + least_that_lays(plan, least_windows), err);
+        return too_small(loader, in_whole_pages(least_rest + least_that_lays(plan, least_windows)),
+                         err);
     if (status != SCIO_OK) {
         scio_error_move(err, &failure);
         return status;

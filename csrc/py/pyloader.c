@@ -9,9 +9,11 @@
 #include "base/queue.h"
 #include "load/loader.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #define SIGNAL_SLICE_MS 100
+#define EXIT_SLICES 500 /* of 10 ms: how long the end of the process waits for one loader */
 
 typedef struct py_loader {
     PyObject_HEAD
@@ -79,6 +81,19 @@ close_loader(py_loader *self)
         free_loader(self);
 }
 
+/* A daemon thread may still be inside: it is let out, with the GIL, to free the loader. */
+static void
+wait_until_free(const py_loader *self)
+{
+    const struct timespec slice = {0, 10 * 1000 * 1000};
+
+    for (int i = 0; i < EXIT_SLICES && self->loader != NULL; i++) {
+        Py_BEGIN_ALLOW_THREADS
+        (void)nanosleep(&slice, NULL);
+        Py_END_ALLOW_THREADS
+    }
+}
+
 void
 py_loaders_close(py_state *state)
 {
@@ -88,6 +103,7 @@ py_loaders_close(py_state *state)
         unlink_loader(state, self);
         Py_INCREF(self);
         close_loader(self);
+        wait_until_free(self);
         Py_DECREF(self);
     }
 }

@@ -247,11 +247,11 @@ TEST(names_lie_in_the_heap_and_end_there)
     make_old(names, N_NAMES);
     image_patch(&im, old.leaves[1] + 8, 8, UINT64_MAX);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT,
-                "local heap at byte 88: a name at offset 18446744073709551615");
+                "local heap at byte 80: a name at offset 18446744073709551615");
     make_old(names, N_NAMES);
     image_patch(&im, old.data + old.name_offsets[11], 8, UINT64_C(0x6161616161616161));
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "does not end in the heap's");
-    CHECK_FAILS(resolve_at(old.header, "aaaaaaaaa", &found, &err), SCIO_ENOENT, "there is no");
+    CHECK_FAILS(resolve_at(old.header, "kk", &found, &err), SCIO_ENOENT, "there is no");
     image_patch(&im, old.data + old.name_offsets[11], 8, UINT64_C(0x7a7a7a7a7a7a7a7a));
     CHECK_FAILS(resolve_at(old.header, "zzzzzzzzz", &found, &err), SCIO_ECORRUPT, "does not end");
     make_old(names, N_NAMES);
@@ -765,7 +765,7 @@ TEST(what_stops_a_path_is_named)
     CHECK_FAILS(resolve_at(root, "inner/data/x", &found, &err), SCIO_ENOENT,
                 "\"inner/data\" is a dataset and has no member \"x\"");
     CHECK_FAILS(resolve_at(root, "dangling", &found, &err), SCIO_ENOENT,
-                "there is no \"none\" in \"//inner\"");
+                "there is no \"none\" in \"/inner\"");
     CHECK_FAILS(resolve_at(root, "loop", &found, &err), SCIO_EUNSAFE,
                 "more than 16 soft links on the way, the last is \"loop\"");
     CHECK_FAILS(resolve_at(root, "external/deeper", &found, &err), SCIO_EUNSAFE,

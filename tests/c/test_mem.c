@@ -2,6 +2,23 @@
 
 #include "test.h"
 
+/* The sanitizers' allocators end the process on a request that no system could serve, unless told.
+ */
+const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
+
+const char *
+__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
+const char *
+__tsan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
 static bool
 is_aligned(const void *pointer)
 {

@@ -217,8 +217,9 @@ def test_the_process_ends_while_a_loader_reads(use):
     # Its threads wait for the GIL of an interpreter that goes away.
     slow = "delay = 1.0\ntime.sleep(0.3)"  # now all of them are inside a read
     start = f"delay = 0.05\nloader = {LOADER_ONLY.format(threads=-1)}"
-    done = run(f"{textwrap.dedent(SLOW)}\n{start}\n{use}\n{slow}\nprint('end')")
-    assert (done.stdout, done.stderr) == ("end\n", "")
+    last = "class Last:\n  def __del__(self): print('cleared')\nlast = Last(); print('end')"
+    done = run(f"{textwrap.dedent(SLOW)}\n{start}\n{use}\n{slow}\n{last}")
+    assert (done.stdout, done.stderr) == ("end\ncleared\n", "")
 
 
 def test_a_module_that_is_forgotten_and_imported_again_works():
