@@ -54,7 +54,8 @@ def _mode() -> tuple[str, list[str]]:
         return "coverage", [*debug, "-O0", "--coverage"]
     if native.is_set("SCIO_DEBUG"):
         return "debug", [*debug, "-O0"]
-    return "release", ["-O3"]
+    # -g0: Python's own flags may ask for debug information, which would triple the file.
+    return "release", ["-O3", "-g0"]
 
 
 def _extension(mode_flags: list[str]) -> Extension:

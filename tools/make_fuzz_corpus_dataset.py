@@ -292,7 +292,7 @@ def fill_layouts() -> None:
     make_file("scalar", LATEST, put(np.float32(3.5)))
     make_file("empty", LATEST, put(np.zeros((0, 4), "<i4"), maxshape=(None, 4), chunks=(2, 4)))
     make_file("null", EARLIEST, put(h5py.Empty("<f4")))
-    make_file("bool", EARLIEST, put(values(30) % 2 == 0, chunks=(8,), compression=1))
+    make_file("bool", EARLIEST, put(values(30) % 2 == 0, chunks=(8,)))
     make_file("big", EARLIEST, put(grid(">f8"), chunks=CHUNKS, compression=1, shuffle=True))
     make_file("line_big", EARLIEST, put(values(100, ">i4"), chunks=(10,), compression=1))
     make_file("line", EARLIEST, put(values(105), chunks=(10,), compression=1))

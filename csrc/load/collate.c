@@ -134,6 +134,15 @@ new_matrix(size_t n_rows, size_t n_cols, size_t itemsize, scio_buf **out, scio_e
     return scio_buf_new(nbytes, out, err);
 }
 
+/* Row i of n_cells, with the next one asked for. */
+static scio_status
+next_row(collate_pass *pass, const scio_row *rows, size_t n_cells, size_t i, int32_t *ids_out,
+         float *values_out, size_t *n_out, scio_error *err)
+{
+    scio_collate_prefetch(i + 1 < n_cells ? &rows[i + 1] : NULL);
+    return scio_collate_row(pass, &rows[i], ids_out, values_out, n_out, err);
+}
+
 /* --- tokens --- */
 
 static scio_status
@@ -182,7 +191,7 @@ collate_fixed_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
     for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
-        SCIO_TRY(scio_collate_row(pass, &rows[i], scratch->flat_ids, scratch->flat_values, &n_items,
+        SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
                                   err));
         write_tokens(pass->spec, batch, i, scratch->flat_ids, scratch->flat_values, n_items);
     }
@@ -201,7 +210,7 @@ collate_free_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
     for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
-        SCIO_TRY(scio_collate_row(pass, &rows[i], scratch->flat_ids + at, scratch->flat_values + at,
+        SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids + at, scratch->flat_values + at,
                                   &n_items, err));
         width = n_items > width ? n_items : width;
         at += n_items;
@@ -237,7 +246,7 @@ collate_dense(collate_pass *pass, const scio_row *rows, size_t n_cells, const ro
     for (size_t i = 0; i < n_cells; i++, row_out += width) {
         size_t n_items = 0;
 
-        SCIO_TRY(scio_collate_row(pass, &rows[i], scratch->flat_ids, scratch->flat_values, &n_items,
+        SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
                                   err));
         memset(row_out, 0, width * sizeof *row_out);
         for (size_t j = 0; j < n_items; j++)
@@ -298,7 +307,7 @@ collate_csr(collate_pass *pass, const scio_row *rows, size_t n_cells, const row_
     for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
-        SCIO_TRY(scio_collate_row(pass, &rows[i], indices + at, values + at, &n_items, err));
+        SCIO_TRY(next_row(pass, rows, n_cells, i, indices + at, values + at, &n_items, err));
         if (first_id != 0)
             for (size_t j = at; j < at + n_items; j++)
                 indices[j] -= first_id;

@@ -35,6 +35,27 @@ is_aligned(const void *pointer, scio_dtype dtype)
     return (uintptr_t)pointer % scio_dtype_itemsize(dtype) == 0;
 }
 
+static void
+prefetch(const void *pointer, size_t nbytes)
+{
+    const size_t line = 64, most = 16384; /* no more than the first caches hold beside the work */
+    const char *const bytes = pointer;
+
+    nbytes = nbytes < most ? nbytes : most;
+    for (size_t i = 0; i < nbytes; i += line)
+        __builtin_prefetch(bytes + i);
+}
+
+void
+scio_collate_prefetch(const scio_row *row)
+{
+    if (row == NULL)
+        return;
+    if (row->indices != NULL)
+        prefetch(row->indices, row->n_items * scio_dtype_itemsize(row->index_dtype));
+    prefetch(row->values, row->n_items * scio_dtype_itemsize(row->value_dtype));
+}
+
 /* --- columns --- */
 
 static scio_status

@@ -35,6 +35,10 @@ typedef struct collate_pass {
     int64_t n_fast, n_general;
 } collate_pass;
 
+/* Asks for a row's memory ahead of its turn: shuffled rows lie anywhere, and waiting for them costs as
+ * much as the work on them.  NULL allowed. */
+void scio_collate_prefetch(const scio_row *row);
+
 /* The finished entries of one row into ids_out and values_out (room for row->n_items each), how many
  * into *n_out.  The scratch has room for the row. */
 SCIO_MUST_CHECK scio_status scio_collate_row(collate_pass *pass, const scio_row *row,

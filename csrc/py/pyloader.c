@@ -25,6 +25,7 @@ typedef struct py_loader {
     int64_t n_batches;
     unsigned n_users; /* calls inside the C loader now */
     bool is_closing;  /* the last user frees */
+    bool is_freeing;  /* some thread waits for the last jobs */
     bool is_taking;   /* some thread is in `next` */
     pid_t pid;
 } py_loader;
@@ -87,7 +88,7 @@ wait_until_free(const py_loader *self)
 {
     const struct timespec slice = {0, 10 * 1000 * 1000};
 
-    for (int i = 0; i < EXIT_SLICES && self->loader != NULL; i++) {
+    for (int i = 0; i < EXIT_SLICES && (self->loader != NULL || self->is_freeing); i++) {
         Py_BEGIN_ALLOW_THREADS
         (void)nanosleep(&slice, NULL);
         Py_END_ALLOW_THREADS

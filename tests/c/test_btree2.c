@@ -194,7 +194,7 @@ static void
 patch_header(size_t at, size_t width, uint64_t value)
 {
     image_patch(&im, built.header + at, width, value);
-    image_resum(&im, built.header, built.header + 38);
+    image_resum(&im, built.header, built.header + 34);
 }
 
 TEST(records_come_in_order_from_trees_of_depth_0_to_3)

@@ -2,10 +2,12 @@
 
 #include "test.h"
 
-/* The sanitizers' allocators end the process on a request that no system could serve, unless told.
- */
+/* The sanitizers' allocators end the process on a request that no system could serve, unless told;
+ * they ask these functions, which must be visible. */
+#pragma GCC visibility push(default)
 const char *__asan_default_options(void);
 const char *__tsan_default_options(void);
+#pragma GCC visibility pop
 
 const char *
 __asan_default_options(void)

@@ -5,6 +5,18 @@
 
 #include <sys/resource.h>
 
+/* ThreadSanitizer ends a child that starts threads, unless told; it asks this function, which must
+ * be visible. */
+#pragma GCC visibility push(default)
+const char *__tsan_default_options(void);
+#pragma GCC visibility pop
+
+const char *
+__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 /* --- resizing --- */
 
 TEST(a_pool_grows_at_once_and_shrinks_when_threads_fall_idle)
