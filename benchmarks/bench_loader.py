@@ -56,7 +56,7 @@ def scio_loader(
     n_runs: int,
     limit_s: float,
     genes: int = 0,
-    memory: str = "1GiB",
+    memory: str | None = None,
     max_genes: int = 0,
 ) -> dict[str, Any]:
     """CellDataLoader; a new loader per epoch, so every epoch decodes the file."""

@@ -87,7 +87,6 @@ work(void *argument)
     while (self->index < scio_pool_n_threads(pool)) {
         if (pool->first_ready != NULL) {
             scio_group_run_one_locked(pool->first_ready);
-            scio_pool_wake_worker_locked(pool);
         } else {
             pool->n_idle++;
             (void)pthread_cond_wait(&pool->has_work, &pool->mutex);

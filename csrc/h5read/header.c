@@ -282,7 +282,7 @@ read_header(header_reader *reader, scio_error *err)
     scio_cursor prefix;
     uint64_t left;
 
-    SCIO_TRY(scio_h5_check_range(reader->file, address, V1_PREFIX_NBYTES, err));
+    SCIO_TRY(scio_h5_check_range(reader->file, address, 1, err));
     left = superblock->end - superblock->base - address;
     if (left > sizeof bytes)
         left = sizeof bytes;

@@ -2,10 +2,10 @@
  *
  * Plain: every entry is written, and the place to write moves on only past those that are kept, so
  * there is no branch to mispredict.
- * Vectors (KERNEL_LANES > 0, with the types and operations of kernels.c): the kept lanes are moved to
- * the front of the vector, which is then stored whole at the place to write.  That place is never
- * behind the entries just read, so the store ends within n_items, and what it overwrites has been read
- * or is written again. */
+ * Vectors (KERNEL_LANES > 0, with the types and operations of kernels.c): the kept lanes are moved
+ * to the front of the vector, which is then stored whole at the place to write.  That place is
+ * never behind the entries just read, so the store ends within n_items, and what it overwrites has
+ * been read or is written again. */
 
 #if KERNEL_LANES > 0
 #define COMPACT_VECTORS(keep_mask)                                                                 \
@@ -36,8 +36,8 @@
 #if KERNEL_LANES > 0
 #define GATHER_VECTORS(lookup)                                                                     \
     for (; i + KERNEL_LANES <= n_items; i += KERNEL_LANES)                                         \
-        n_kept += KERNEL_NAME(store_mapped)(lookup(map, indices + i), values + i, ids_out + n_kept, \
-                                            values_out + n_kept);
+        n_kept += KERNEL_NAME(store_mapped)(lookup(map, indices + i), values + i,                  \
+                                            ids_out + n_kept, values_out + n_kept);
 #else
 #define GATHER_VECTORS(lookup)
 #endif

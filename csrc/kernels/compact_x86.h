@@ -122,8 +122,7 @@ mask_nonzero_avx512(const float *values)
 AVX512 static inline unsigned
 mask_above_avx512(const uint32_t *keys, uint32_t threshold)
 {
-    return _mm512_cmpgt_epu32_mask(_mm512_loadu_si512(keys),
-                                   _mm512_set1_epi32((int32_t)threshold));
+    return _mm512_cmpgt_epu32_mask(_mm512_loadu_si512(keys), _mm512_set1_epi32((int32_t)threshold));
 }
 
 AVX512 static inline __m512i

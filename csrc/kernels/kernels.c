@@ -19,7 +19,8 @@ enum { KERNEL_BLOCK = 1024 };
 #define LOG_ONE_BITS UINT64_C(0x3FF0000000000000)       /* 1.0 */
 #define LOG_SQRT_HALF_BITS UINT64_C(0x3FE6A09E667F3BCD) /* sqrt(1/2) */
 #define LOG_EXPONENT_BITS UINT64_C(0x7FF0000000000000)
-#define LOG_TWO_52_BITS UINT64_C(0x4330000000000000) /* 2^52: an integer below it, or-ed in, is added */
+#define LOG_TWO_52_BITS                                                                            \
+    UINT64_C(0x4330000000000000) /* 2^52: an integer below it, or-ed in, is added */
 #define LOG_LN2 0x1.62e42fefa39efp-1
 /* and of floats */
 #define LOG_F32_SIGN 0x80000000u

@@ -1,7 +1,8 @@
 /* Tight loops over plain arrays: no allocation, no failure, checked input.
  *
  * Variants for AVX2 and AVX-512 give the same bits as the plain C ones (no fused multiply-add, the
- * same operations in the same order).  One table per CPU level; scio_kernels() is the one in force. */
+ * same operations in the same order).  One table per CPU level; scio_kernels() is the one in force.
+ */
 #ifndef SCIO_KERNELS_KERNELS_H
 #define SCIO_KERNELS_KERNELS_H
 
@@ -28,22 +29,23 @@ typedef struct scio_kernels_table {
     /* True when indices strictly increase. */
     bool (*is_increasing_u16)(const uint16_t *indices, size_t n_items);
     bool (*is_increasing_u32)(const uint32_t *indices, size_t n_items);
-    /* ids_out[j], values_out[j] = the entries whose map[indices[i]] >= 0, in order; returns how many.
-     * map[n_cols]; every index < n_cols.  Outputs need room for n_items. */
+    /* ids_out[j], values_out[j] = the entries whose map[indices[i]] >= 0, in order; returns how
+     * many. map[n_cols]; every index < n_cols.  Outputs need room for n_items. */
     size_t (*gather_map_u16)(const uint16_t *indices, const float *values, size_t n_items,
                              const int32_t *map, int32_t *ids_out, float *values_out);
     size_t (*gather_map_u32)(const uint32_t *indices, const float *values, size_t n_items,
                              const int32_t *map, int32_t *ids_out, float *values_out);
     /* Drops entries whose value is 0 (NaN stays), in place; returns how many are left. */
     size_t (*drop_zeros)(int32_t *ids, float *values, size_t n_items);
-    /* Narrowing for the compact store: true and out filled when every value fits, else false (out is
-     * then undefined).  float32 -> uint8/uint16 needs integral values. -0.0 does not fit. */
+    /* Narrowing for the compact store: true and out filled when every value fits, else false (out
+     * is then undefined).  float32 -> uint8/uint16 needs integral values. -0.0 does not fit. */
     bool (*f32_to_u8)(const float *in, uint8_t *out, size_t n_items);
     bool (*f32_to_u16)(const float *in, uint16_t *out, size_t n_items);
     /* int32 -> uint16 with a range check against n_cols: returns false when some index is outside
      * [0, n_cols).  n_cols <= 65536. */
     bool (*i32_to_u16_checked)(const int32_t *in, int64_t n_cols, uint16_t *out, size_t n_items);
-    /* keys_out[i]: larger for larger values; NaN has the largest, -0.0 that of 0.0, nothing has 0. */
+    /* keys_out[i]: larger for larger values; NaN has the largest, -0.0 that of 0.0, nothing has 0.
+     */
     void (*order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_items);
     /* How many keys are above the threshold. */
     size_t (*count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t threshold);
@@ -59,18 +61,20 @@ typedef struct scio_kernels_table {
 const scio_kernels_table *scio_kernels(void);
 const scio_kernels_table *scio_kernels_at(scio_cpu_level level);
 
-/* Exact top-k: keeps the k entries that come first by (value descending, id ascending; NaN counts as
- * the largest), in ascending id order as they came (ids[n_items] ascending, distinct), in place;
+/* Exact top-k: keeps the k entries that come first by (value descending, id ascending; NaN counts
+ * as the largest), in ascending id order as they came (ids[n_items] ascending, distinct), in place;
  * returns min(k, n_items).  scratch[n_items].  O(n) expected (selection, no sort). */
 size_t scio_topk_by_value(int32_t *ids, float *values, size_t n_items, size_t k, uint64_t *scratch);
-/* A seeded choice of k entries without replacement, ascending ids kept. stream = per cell and epoch. */
+/* A seeded choice of k entries without replacement, ascending ids kept. stream = per cell and
+ * epoch. */
 size_t scio_choose_random(int32_t *ids, float *values, size_t n_items, size_t k, uint64_t seed,
                           uint64_t stream, uint64_t *scratch);
-/* Sorts entries by id (stable) and adds the values of equal ids in double; returns how many are left.
- * scratch[2 * n_items]. */
+/* Sorts entries by id (stable) and adds the values of equal ids in double; returns how many are
+ * left. scratch[2 * n_items]. */
 size_t scio_sort_sum_duplicates(int32_t *ids, float *values, size_t n_items, uint64_t *scratch);
 /* Sorts keys[n_items] by their upper 32 bits, stable, and returns where they are then: keys or
- * scratch[n_items].  The lower half rides along.  O(n_items) for each 8 bits of the largest upper half. */
+ * scratch[n_items].  The lower half rides along.  O(n_items) for each 8 bits of the largest upper
+ * half. */
 uint64_t *scio_sort_by_upper(uint64_t *keys, uint64_t *scratch, size_t n_items);
 
 #endif

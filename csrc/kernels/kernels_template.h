@@ -1,11 +1,12 @@
-/* The kernels for one CPU level: plain loops, compiled for the instruction set that KERNEL_TARGET names.
- * Included by kernels.c once per level with KERNEL_NAME(x), KERNEL_TARGET and KERNEL_LANES defined.
+/* The kernels for one CPU level: plain loops, compiled for the instruction set that KERNEL_TARGET
+ * names. Included by kernels.c once per level with KERNEL_NAME(x), KERNEL_TARGET and KERNEL_LANES
+ * defined.
  *
- * The bits do not depend on the level: no fused multiply-add (-ffp-contract=off), and reductions have
- * fixed lanes.
+ * The bits do not depend on the level: no fused multiply-add (-ffp-contract=off), and reductions
+ * have fixed lanes.
  *
- * KERNEL_INDEPENDENT stands before loops in which no iteration reads what another one writes, also when
- * in == out: without it compilers test for overlap, and take the scalar loop for in == out.
+ * KERNEL_INDEPENDENT stands before loops in which no iteration reads what another one writes, also
+ * when in == out: without it compilers test for overlap, and take the scalar loop for in == out.
  * Checks gather their evidence over a block and leave after the first bad one. */
 
 #include "kernels/log1p_template.h"
@@ -176,7 +177,7 @@ KERNEL_NAME(order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_it
 
         memcpy(&bits, &value, sizeof bits);
         /* the sign bit is flipped; of negative numbers all bits are */
-        key = bits ^ ((uint32_t)-(int32_t)(bits >> 31) | 0x80000000u);
+        key = bits ^ ((uint32_t) - (int32_t)(bits >> 31) | 0x80000000u);
         keys_out[i] = (bits & 0x7FFFFFFFu) > 0x7F800000u ? UINT32_MAX : key;
     }
 }

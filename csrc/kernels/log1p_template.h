@@ -1,21 +1,23 @@
-/* ln(1 + x) of a float32, in double and rounded once; included by kernels_template.h for each level.
+/* ln(1 + x) of a float32, in double and rounded once; included by kernels_template.h for each
+ * level.
  *
- * Method.  u = 1 + x lies in [2^k sqrt(1/2), 2^k sqrt(2)) for one k, which is read off the bits of u.
- * Then ln u = k ln 2 + ln(1 + f) with f = u / 2^k - 1, and f is made from x rather than from u,
- * f = x 2^-k - (1 - 2^-k), because 1 + x may lose bits of a small x: for k = 0 this is x itself, and
- * otherwise what is rounded away is below 2^-53 while the result is above 1/3.  With t = f / (1 + f/2),
- * ln(1 + f) = 2 atanh(t/2) = t + t z P(z), z = t^2 <= 4 (3 - 2 sqrt(2))^2 = 0.1178.
+ * Method.  u = 1 + x lies in [2^k sqrt(1/2), 2^k sqrt(2)) for one k, which is read off the bits of
+ * u. Then ln u = k ln 2 + ln(1 + f) with f = u / 2^k - 1, and f is made from x rather than from u,
+ * f = x 2^-k - (1 - 2^-k), because 1 + x may lose bits of a small x: for k = 0 this is x itself,
+ * and otherwise what is rounded away is below 2^-53 while the result is above 1/3.  With t = f / (1
+ * + f/2), ln(1 + f) = 2 atanh(t/2) = t + t z P(z), z = t^2 <= 4 (3 - 2 sqrt(2))^2 = 0.1178.
  *
- * Error.  P has degree 2; relative to the whole it is off by at most 2^-30.2, and the few roundings of
- * double add about 2^-51.  A float32 has a unit of at least 2^-24 of its value, so the result is within
- * 0.5 + 2^-6.2 = 0.514 ulp.  (Degree 3 would give 0.5001 for a tenth more time.)
+ * Error.  P has degree 2; relative to the whole it is off by at most 2^-30.2, and the few roundings
+ * of double add about 2^-51.  A float32 has a unit of at least 2^-24 of its value, so the result is
+ * within 0.5 + 2^-6.2 = 0.514 ulp.  (Degree 3 would give 0.5001 for a tenth more time.)
  *
- * Signs and small numbers.  For x = +-0 every step keeps the sign (hence "minus (1 - 2^-k)" and "minus
+ * Signs and small numbers.  For x = +-0 every step keeps the sign (hence "minus (1 - 2^-k)" and
+ * "minus
  * (-k) ln 2"); a subnormal float is a normal double.
  *
  * Source: the identities are in any table of functions; the coefficients are ours, a minimax fit by
- * Remez exchange in 50 digits of (2 atanh(t/2)/t - 1)/z on [0, 0.1178], weighted so that the relative
- * error of the whole is what is least.  They lie next to the series 1/12, 1/80, 1/448. */
+ * Remez exchange in 50 digits of (2 atanh(t/2)/t - 1)/z on [0, 0.1178], weighted so that the
+ * relative error of the whole is what is least.  They lie next to the series 1/12, 1/80, 1/448. */
 
 /* x above -1 and finite; of others some number. */
 KERNEL_TARGET static inline float
@@ -28,7 +30,7 @@ KERNEL_NAME(log1p_ordinary)(double x)
     memcpy(&bits, &u, sizeof bits);
     /* the exponent field becomes k + 1023 when fractions from sqrt(2) on carry into it */
     exponent = (bits + (LOG_ONE_BITS - LOG_SQRT_HALF_BITS)) & LOG_EXPONENT_BITS;
-    scale_bits = 2 * LOG_ONE_BITS - exponent; /* 2^-k */
+    scale_bits = 2 * LOG_ONE_BITS - exponent;                     /* 2^-k */
     minus_k_bits = LOG_TWO_52_BITS + 2 * 1023 - (exponent >> 52); /* 2^52 + 1023 - k */
     memcpy(&scale, &scale_bits, sizeof scale);
     memcpy(&minus_k, &minus_k_bits, sizeof minus_k);
@@ -51,8 +53,8 @@ KERNEL_NAME(log1p_is_ordinary)(float x)
                 (uint32_t)(bits - LOG_F32_SIGN < LOG_F32_MINUS_ONE - LOG_F32_SIGN));
 }
 
-/* Any x.  Chooses by masks: of a `?:` with results of floating-point arithmetic gcc makes branches and
- * no vectors, because the arithmetic might trap. */
+/* Any x.  Chooses by masks: of a `?:` with results of floating-point arithmetic gcc makes branches
+ * and no vectors, because the arithmetic might trap. */
 KERNEL_TARGET static inline float
 KERNEL_NAME(log1p_any)(float x)
 {

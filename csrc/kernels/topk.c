@@ -1,20 +1,20 @@
 /* Exact choice of k entries of a row.
  *
  * By value: values become unsigned keys that order as they do, and the k-th largest key is found by
- * halving the interval it can lie in, each time counting the keys above the middle.  Counting has no
- * branches and runs over 8 or 16 keys at a time, so at most 32 counts cost less than one quickselect,
- * whose branches cannot be predicted, and ties, which are the rule in counts, cost nothing.
- * At random: Floyd's choice of a subset draws as many numbers as entries are taken or left out,
- * whichever are fewer.
- * Both then pass over the row once, so that the order of the row stays. */
+ * halving the interval it can lie in, each time counting the keys above the middle.  Counting has
+ * no branches and runs over 8 or 16 keys at a time, so at most 32 counts cost less than one
+ * quickselect, whose branches cannot be predicted, and ties, which are the rule in counts, cost
+ * nothing. At random: Floyd's choice of a subset draws as many numbers as entries are taken or left
+ * out, whichever are fewer. Both then pass over the row once, so that the order of the row stays.
+ */
 #include "kernels/kernels.h"
 
 #include "base/rng.h"
 
 #include <string.h>
 
-/* The k-th largest key (1 <= k < n_items): the least key that has fewer than k keys above it.  Returns
- * in *n_above_out how many those are. */
+/* The k-th largest key (1 <= k < n_items): the least key that has fewer than k keys above it.
+ * Returns in *n_above_out how many those are. */
 static uint32_t
 kth_largest(const scio_kernels_table *kernels, const uint32_t *keys, size_t n_items, size_t k,
             size_t *n_above_out)

@@ -1,8 +1,8 @@
 /* Rows to a batch: scratch, the three forms, and the loop over rows.
  *
  * Where the size of the result is known, rows go straight to their place: dense rows, token rows of
- * max_genes, and the entries of a CSR batch, whose number is bounded by the stored ones.  Only token
- * rows as wide as the longest of them wait in the scratch until that is known. */
+ * max_genes, and the entries of a CSR batch, whose number is bounded by the stored ones.  Only
+ * token rows as wide as the longest of them wait in the scratch until that is known. */
 #include "load/collate.h"
 
 #include "base/mem.h"
@@ -129,8 +129,8 @@ new_matrix(size_t n_rows, size_t n_cols, size_t itemsize, scio_buf **out, scio_e
     size_t n_items, nbytes;
 
     if (!scio_mul_size(n_rows, n_cols, &n_items) || !scio_mul_size(n_items, itemsize, &nbytes))
-        return scio_fail(err, SCIO_ENOMEM, "a batch of %zu x %zu items of %zu bytes", n_rows, n_cols,
-                         itemsize);
+        return scio_fail(err, SCIO_ENOMEM, "a batch of %zu x %zu items of %zu bytes", n_rows,
+                         n_cols, itemsize);
     return scio_buf_new(nbytes, out, err);
 }
 
@@ -192,7 +192,7 @@ collate_fixed_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
         size_t n_items = 0;
 
         SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
-                                  err));
+                          err));
         write_tokens(pass->spec, batch, i, scratch->flat_ids, scratch->flat_values, n_items);
     }
     return SCIO_OK;
@@ -211,7 +211,7 @@ collate_free_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
         size_t n_items = 0;
 
         SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids + at, scratch->flat_values + at,
-                                  &n_items, err));
+                          &n_items, err));
         width = n_items > width ? n_items : width;
         at += n_items;
         scratch->ends[i] = (int64_t)at;
@@ -247,7 +247,7 @@ collate_dense(collate_pass *pass, const scio_row *rows, size_t n_cells, const ro
         size_t n_items = 0;
 
         SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
-                                  err));
+                          err));
         memset(row_out, 0, width * sizeof *row_out);
         for (size_t j = 0; j < n_items; j++)
             row_out[scratch->flat_ids[j] - first_id] = scratch->flat_values[j];
@@ -275,7 +275,8 @@ trim(scio_buf **inout, size_t nbytes, scio_error *err)
     if (nbytes == nbytes_now)
         return SCIO_OK;
     if (nbytes_now - nbytes <= nbytes_now / 8) {
-        SCIO_TRY(scio_buf_wrap(scio_buf_data(*inout), nbytes, release_inner, *inout, &trimmed, err));
+        SCIO_TRY(
+            scio_buf_wrap(scio_buf_data(*inout), nbytes, release_inner, *inout, &trimmed, err));
     } else {
         SCIO_TRY(scio_buf_new(nbytes, &trimmed, err));
         if (nbytes > 0)
@@ -331,7 +332,8 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
                          ", expected 0 <= first_id <= n_ids < 2^31",
                          spec->first_id, spec->n_ids);
     if (spec->max_genes < 0)
-        return scio_fail(err, SCIO_EINVAL, "max_genes is %" PRId64 ", expected 0 (no limit) or more",
+        return scio_fail(err, SCIO_EINVAL,
+                         "max_genes is %" PRId64 ", expected 0 (no limit) or more",
                          spec->max_genes);
     return SCIO_OK;
 }

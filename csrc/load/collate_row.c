@@ -2,11 +2,11 @@
  *
  *   columns, values --> map to ids --> order, mask --> scale, log1p --> drop zeros --> select
  *
- * The fast path takes rows whose columns strictly increase and whose values float32 holds exactly; it
- * never leaves float32 but inside the kernels, and reads float32 rows in place.  The general path brings
- * any other row into that form first: sorted by column, duplicates summed in double, zeros left out,
- * values scaled in double.  Both give the same bits for the same matrix, since sums have fixed lanes
- * over the same values and each value is rounded once. */
+ * The fast path takes rows whose columns strictly increase and whose values float32 holds exactly;
+ * it never leaves float32 but inside the kernels, and reads float32 rows in place.  The general
+ * path brings any other row into that form first: sorted by column, duplicates summed in double,
+ * zeros left out, values scaled in double.  Both give the same bits for the same matrix, since sums
+ * have fixed lanes over the same values and each value is rounded once. */
 #include "load/collate_row.h"
 
 #include "base/rng.h"
@@ -291,7 +291,8 @@ sort_wide(scio_collate_scratch *scratch, size_t n_items)
     for (size_t i = 0; i < n_items; i++)
         keys[i] = (uint64_t)scratch->columns[i] << 32 | (uint32_t)i;
     sorted = scio_sort_by_upper(keys, keys + n_items, n_items);
-    unsorted = (double *)(void *)(sorted == keys ? keys + n_items : keys); /* the half that is free */
+    unsorted =
+        (double *)(void *)(sorted == keys ? keys + n_items : keys); /* the half that is free */
     memcpy(unsorted, scratch->wide, n_items * sizeof *unsorted);
     for (size_t i = 0; i < n_items;) {
         const uint32_t column = (uint32_t)(sorted[i] >> 32);
@@ -335,10 +336,8 @@ load_general(const collate_pass *pass, const scio_row *row, row_entries *out, sc
         factor = factor_of(pass, general_total(row, scratch->wide, n_items));
     for (size_t i = 0; i < n_items; i++)
         scratch->values[i] = (float)(scratch->wide[i] * factor); /* factor 1 changes nothing */
-    *out = (row_entries){.columns = scratch->columns,
-                         .values = scratch->values,
-                         .n_items = n_items,
-                         .factor = 1.0};
+    *out = (row_entries){
+        .columns = scratch->columns, .values = scratch->values, .n_items = n_items, .factor = 1.0};
     return SCIO_OK;
 }
 
@@ -359,7 +358,8 @@ check_ids(const collate_pass *pass, const int32_t *ids, size_t n_items, scio_err
     for (size_t i = 0; i < n_items; i++) {
         if ((uint32_t)ids[i] - least >= n_legal)
             return scio_fail(err, SCIO_EINVAL,
-                             "a map sends a column to id %" PRId32 ", not in [%" PRId64 ", %" PRId64 ")",
+                             "a map sends a column to id %" PRId32 ", not in [%" PRId64 ", %" PRId64
+                             ")",
                              ids[i], pass->least_id, pass->spec->n_ids);
     }
     return SCIO_OK;
@@ -397,8 +397,8 @@ scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, floa
     bool is_fast = false, needs_sort;
 
     if (row->n_items > MAX_ROW_ITEMS)
-        return scio_fail(err, SCIO_EUNSUPPORTED, "a row of %zu entries, more than %zu", row->n_items,
-                         MAX_ROW_ITEMS);
+        return scio_fail(err, SCIO_EUNSUPPORTED, "a row of %zu entries, more than %zu",
+                         row->n_items, MAX_ROW_ITEMS);
     SCIO_TRY(try_fast(pass, row, &entries, &is_fast, err));
     if (!is_fast)
         SCIO_TRY(load_general(pass, row, &entries, err));

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 32 bytes for each item of the longest row, 8 for each entry that `flat` holds: the loader's budget
- * (loader_budget.c) counts on these. */
+/* 32 bytes for each item of the longest row, 8 for each entry that `flat` holds: the loader's
+ * budget (loader_budget.c) counts on these. */
 struct scio_collate_scratch {
     size_t n_row;      /* room for the longest row so far */
     float *values;     /* [n_row] of the row as float32 */
@@ -35,12 +35,12 @@ typedef struct collate_pass {
     int64_t n_fast, n_general;
 } collate_pass;
 
-/* Asks for a row's memory ahead of its turn: shuffled rows lie anywhere, and waiting for them costs as
- * much as the work on them.  NULL allowed. */
+/* Asks for a row's memory ahead of its turn: shuffled rows lie anywhere, and waiting for them costs
+ * as much as the work on them.  NULL allowed. */
 void scio_collate_prefetch(const scio_row *row);
 
-/* The finished entries of one row into ids_out and values_out (room for row->n_items each), how many
- * into *n_out.  The scratch has room for the row. */
+/* The finished entries of one row into ids_out and values_out (room for row->n_items each), how
+ * many into *n_out.  The scratch has room for the row. */
 SCIO_MUST_CHECK scio_status scio_collate_row(collate_pass *pass, const scio_row *row,
                                              int32_t *ids_out, float *values_out, size_t *n_out,
                                              scio_error *err);

@@ -206,6 +206,10 @@ int py_callback_visit(py_callback *callback, visitproc visit, void *arg);
 
 /* --- pyobject.c */
 
+const char *py_kind_name(scio_h5_kind kind);
+/* The datatype of the committed type at `path`.  Called without the GIL. */
+scio_status py_file_read_type(scio_h5_file *file, const char *path, scio_h5_type **out,
+                              scio_error *err);
 PyObject *py_links_list(const scio_h5_links *links);
 PyObject *py_names_list(char *const *names, size_t n_names);
 /* (type, shape, raw bytes); takes the value and the type out of `attr`. */

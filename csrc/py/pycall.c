@@ -46,8 +46,10 @@ call_here(py_core_fn fn, void *context, scio_error *err)
 {
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS status = fn(context, NULL, err);
-    Py_END_ALLOW_THREADS return status;
+    Py_BEGIN_ALLOW_THREADS;
+    status = fn(context, NULL, err);
+    Py_END_ALLOW_THREADS;
+    return status;
 }
 
 /* Waits for the job; true when a signal handler raised. */
@@ -57,9 +59,10 @@ wait_for_call(scio_group *group, long_call *call)
     bool is_interrupted = false, is_done;
 
     do {
-        Py_BEGIN_ALLOW_THREADS is_done = scio_group_wait_ms(group, SIGNAL_SLICE_MS);
-        Py_END_ALLOW_THREADS if (!is_interrupted && PyErr_CheckSignals() < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS;
+        is_done = scio_group_wait_ms(group, SIGNAL_SLICE_MS);
+        Py_END_ALLOW_THREADS;
+        if (!is_interrupted && PyErr_CheckSignals() < 0) {
             is_interrupted = true;
             __atomic_store_n(&call->cancel, 1, __ATOMIC_RELAXED);
         }
@@ -97,9 +100,12 @@ py_call(py_core_fn fn, void *context, bool is_long, scio_error *err)
         return call_here(fn, context, err);
     scio_group_submit(group, &call.job, SCIO_PRIORITY_HIGH);
     is_interrupted = wait_for_call(group, &call);
-    Py_BEGIN_ALLOW_THREADS scio_group_free(group);
+    Py_BEGIN_ALLOW_THREADS;
+    scio_group_free(group);
     scio_pool_free(pool);
-    Py_END_ALLOW_THREADS if (is_interrupted) return scio_fail(err, SCIO_ECANCEL, "interrupted");
+    Py_END_ALLOW_THREADS;
+    if (is_interrupted)
+        return scio_fail(err, SCIO_ECANCEL, "interrupted");
     scio_error_move(err, &call.err);
     return call.status;
 }

@@ -83,8 +83,11 @@ csr_validate(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObjec
 
     if (parse_csr(state, "csr_validate", true, false, levels, args, n_args, kwnames, &a) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_csr_validate(&a.csr, (scio_check)a.level, &facts, &err);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_raise(state, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_csr_validate(&a.csr, (scio_check)a.level, &facts, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_raise(state, &err);
     if (a.level != SCIO_CHECK_FULL)
         facts = (scio_csr_facts){false, false};
     return Py_BuildValue("(NN)", PyBool_FromLong(facts.is_sorted),
@@ -122,12 +125,14 @@ csr_take(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject *k
 
     if (parse_csr(state, "csr_take", false, true, NULL, args, n_args, kwnames, &a) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_csr_validate(&a.csr, SCIO_CHECK_SHAPE, NULL, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_csr_validate(&a.csr, SCIO_CHECK_SHAPE, NULL, &err);
     if (status == SCIO_OK)
         status = check_extents(&a.csr, a.rows.data, a.rows.n_items, &err);
     if (status == SCIO_OK)
         status = scio_csr_take_rows(&a.csr, a.rows.data, a.rows.n_items, &out, &err);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
 }
 
 static PyObject *
@@ -141,10 +146,12 @@ csr_transpose(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObje
 
     if (parse_csr(state, "csr_transpose", false, false, NULL, args, n_args, kwnames, &a) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_csr_validate(&a.csr, SCIO_CHECK_FULL, NULL, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_csr_validate(&a.csr, SCIO_CHECK_FULL, NULL, &err);
     if (status == SCIO_OK)
         status = scio_csr_transpose(&a.csr, &out, &err);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
 }
 
 /* A buffer for n_rows * n_cols values. */
@@ -172,13 +179,14 @@ csr_to_dense(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObjec
 
     if (parse_csr(state, "csr_to_dense", false, false, NULL, args, n_args, kwnames, &a) < 0)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_csr_validate(&a.csr, SCIO_CHECK_FULL, NULL, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_csr_validate(&a.csr, SCIO_CHECK_FULL, NULL, &err);
     if (status == SCIO_OK)
         status = new_dense(a.shape, a.csr.data_dtype, &out, &err);
     if (status == SCIO_OK)
         status = scio_csr_to_dense(&a.csr, scio_buf_data(out), scio_buf_nbytes(out), &err);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK)
-    {
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK) {
         scio_buf_release(out);
         return py_raise(state, &err);
     }
@@ -202,9 +210,10 @@ csr_from_dense(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         return NULL;
     n_rows = (int64_t)dense.dims[0];
     n_cols = (int64_t)dense.dims[1];
-    Py_BEGIN_ALLOW_THREADS status =
-        scio_csr_from_dense(dense.data, dense.dtype, n_rows, n_cols, &out, &err);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_csr_from_dense(dense.data, dense.dtype, n_rows, n_cols, &out, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? py_csr_arrays(&out) : py_raise(state, &err);
 }
 
 PyMethodDef py_csr_methods[] = {

@@ -5,7 +5,6 @@
 #include "py/py.h"
 
 #include "base/source.h"
-#include "h5read/header.h"
 #include "h5read/object.h"
 
 #include <string.h>
@@ -91,9 +90,10 @@ file_open(py_file *self, const py_state *state, PyObject *source)
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS status = scio_h5_file_open(self->source, NULL, &self->file, &err);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK)
-    {
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_file_open(self->source, NULL, &self->file, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK) {
         add_place(&err, scio_source_name(self->source));
         py_raise_path(state, &err, PyUnicode_Check(source) ? source : NULL);
         return -1;
@@ -237,10 +237,12 @@ file_check_unchanged(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_source_check_unchanged(scio_h5_file_source(file), &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_source_check_unchanged(scio_h5_file_source(file), &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
-                                                                     NULL, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_file_raise((py_file *)op, py_state_of(op), NULL, &err);
     Py_RETURN_NONE;
 }
 
@@ -252,8 +254,10 @@ file_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     self->file = NULL;
     Py_CLEAR(self->paths);
-    Py_BEGIN_ALLOW_THREADS scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS;
+    scio_h5_file_release(file);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
 }
 
 /* --- objects */
@@ -270,19 +274,13 @@ file_address(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "address", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS return status == SCIO_OK
-        ? PyLong_FromUnsignedLongLong(address)
-        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? PyLong_FromUnsignedLongLong(address)
+                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
-
-static const char *const kind_names[] = {
-    [SCIO_H5_KIND_GROUP] = "group",
-    [SCIO_H5_KIND_DATASET] = "dataset",
-    [SCIO_H5_KIND_TYPE] = "type",
-    [SCIO_H5_KIND_UNKNOWN] = "unknown",
-};
 
 static PyObject *
 file_kind(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
@@ -297,13 +295,14 @@ file_kind(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "kind", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_kind_get(file, address, &kind, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS return status == SCIO_OK
-        ? py_text(kind_names[kind])
-        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? py_text(py_kind_name(kind))
+                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 static PyObject *
@@ -320,12 +319,14 @@ file_links(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "links", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_links_list(file, address, &links, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
-                                                                     path, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     result = py_links_list(&links);
     scio_h5_links_clear(&links);
     return result;
@@ -344,13 +345,14 @@ file_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "dataset", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_dataset_open(file, address, path, &dataset, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS return status == SCIO_OK
-        ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
-        : py_file_raise((py_file *)op, py_state_of(op), path, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? py_dataset_make(py_state_of(op), (py_file *)op, dataset)
+                             : py_file_raise((py_file *)op, py_state_of(op), path, &err);
 }
 
 /* --- attributes and types */
@@ -370,12 +372,14 @@ file_attr_names(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "attr_names", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_attr_names(file, address, &names, &n_names, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
-                                                                     path, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     list = py_names_list(names, n_names);
     scio_h5_names_free(names, n_names);
     return list;
@@ -401,37 +405,17 @@ file_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = py_file_borrow(self);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_h5_attr_get(file, address, name, &attr, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise(self, state, path, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_file_raise(self, state, path, &err);
     result = py_attr_tuple(state, &attr);
     scio_h5_attr_clear(&attr);
     return result;
-}
-
-/* The datatype of the committed type at `path`.  Called without the GIL. */
-static scio_status
-read_committed_type(scio_h5_file *file, const char *path, scio_h5_type **out, scio_error *err)
-{
-    scio_h5_header header = {0};
-    const scio_h5_message *message;
-    scio_h5_kind kind;
-    uint64_t address;
-    scio_status status;
-
-    SCIO_TRY(py_file_resolve(file, path, &address, err));
-    SCIO_TRY(scio_h5_kind_get(file, address, &kind, err));
-    if (kind != SCIO_H5_KIND_TYPE)
-        return scio_fail(err, SCIO_EINVAL, "%s is a %s, expected a committed datatype", path,
-                         kind_names[kind]);
-    SCIO_TRY(scio_h5_header_read(file, address, &header, err));
-    message = scio_h5_header_find(&header, SCIO_H5_MSG_DATATYPE);
-    status = message == NULL ? scio_fail(err, SCIO_ECORRUPT, "%s has no datatype message", path)
-                             : scio_h5_type_from_message(file, message, out, err);
-    scio_h5_header_clear(&header);
-    return status;
 }
 
 static PyObject *
@@ -447,10 +431,12 @@ file_type(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     file = parse_path(op, "type", args, n_args, &path);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = read_committed_type(file, path, &type, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_read_type(file, path, &type, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_file_raise((py_file *)op, py_state_of(op),
-                                                                     path, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_file_raise((py_file *)op, py_state_of(op), path, &err);
     owner = py_type_owner(type);
     if (owner == NULL)
         return NULL;
@@ -501,11 +487,12 @@ file_vlen(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
         Py_DECREF(capsule);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS status =
-        scio_h5_vlen_read(file, type, records.data, type->itemsize, (size_t)records.dims[0],
-                          &offsets, &payload, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_vlen_read(file, type, records.data, type->itemsize, (size_t)records.dims[0],
+                               &offsets, &payload, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS Py_DECREF(capsule);
+    Py_END_ALLOW_THREADS;
+    Py_DECREF(capsule);
     return status == SCIO_OK ? py_vlen_tuple(offsets, payload, (int64_t)records.dims[0])
                              : py_file_raise((py_file *)op, state, NULL, &err);
 }

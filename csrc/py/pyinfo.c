@@ -189,8 +189,11 @@ set_threads(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     pool = shared_pool(state);
     if (pool == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_pool_resize(pool, (size_t)n_threads, &err);
-    Py_END_ALLOW_THREADS if (status != SCIO_OK) return py_raise(state, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_pool_resize(pool, (size_t)n_threads, &err);
+    Py_END_ALLOW_THREADS;
+    if (status != SCIO_OK)
+        return py_raise(state, &err);
     Py_RETURN_NONE;
 }
 

@@ -43,9 +43,12 @@ permutation(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
     if (scio_buf_new(nbytes, &buf, &err) != SCIO_OK)
         return py_raise(state, &err);
     items = scio_buf_data(buf);
-    Py_BEGIN_ALLOW_THREADS for (int64_t i = 0; i < n_items; i++) items[i] = i;
+    Py_BEGIN_ALLOW_THREADS;
+    for (int64_t i = 0; i < n_items; i++)
+        items[i] = i;
     scio_rng_shuffle_i64(seed, stream, items, (size_t)n_items);
-    Py_END_ALLOW_THREADS return py_array_1d(buf, SCIO_I64, n_items);
+    Py_END_ALLOW_THREADS;
+    return py_array_1d(buf, SCIO_I64, n_items);
 }
 
 static PyObject *
@@ -62,8 +65,10 @@ log1p_array(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         return NULL;
     if (scio_buf_new(x.n_items * sizeof(float), &buf, &err) != SCIO_OK)
         return py_raise(state, &err);
-    Py_BEGIN_ALLOW_THREADS scio_kernels()->log1p_f32(x.data, scio_buf_data(buf), x.n_items);
-    Py_END_ALLOW_THREADS return py_array_from_buf(buf, SCIO_F32, x.rank, x.dims);
+    Py_BEGIN_ALLOW_THREADS;
+    scio_kernels()->log1p_f32(x.data, scio_buf_data(buf), x.n_items);
+    Py_END_ALLOW_THREADS;
+    return py_array_from_buf(buf, SCIO_F32, x.rank, x.dims);
 }
 
 PyMethodDef py_kernel_methods[] = {

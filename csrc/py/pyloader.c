@@ -66,8 +66,11 @@ free_loader(py_loader *self)
     if (self->pid != getpid())
         return;
     scio_loader_stats_read(loader, &self->last_stats);
-    Py_BEGIN_ALLOW_THREADS scio_loader_free(loader);
-    Py_END_ALLOW_THREADS
+    self->is_freeing = true;
+    Py_BEGIN_ALLOW_THREADS;
+    scio_loader_free(loader);
+    Py_END_ALLOW_THREADS;
+    self->is_freeing = false;
 }
 
 static void
@@ -89,9 +92,9 @@ wait_until_free(const py_loader *self)
     const struct timespec slice = {0, 10 * 1000 * 1000};
 
     for (int i = 0; i < EXIT_SLICES && (self->loader != NULL || self->is_freeing); i++) {
-        Py_BEGIN_ALLOW_THREADS
+        Py_BEGIN_ALLOW_THREADS;
         (void)nanosleep(&slice, NULL);
-        Py_END_ALLOW_THREADS
+        Py_END_ALLOW_THREADS;
     }
 }
 
@@ -290,10 +293,13 @@ start_loader(py_loader *self, const py_state *state, const py_spec *spec, const 
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
 
-    Py_BEGIN_ALLOW_THREADS status = scio_loader_new(
-        self->sources.c_matrices, self->sources.n_matrices, self->sources.c_maps, a->cells.data,
-        a->cells.n_items, &spec->c, &a->options, &self->loader, &err);
-    Py_END_ALLOW_THREADS if (status == SCIO_OK) return 0;
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_loader_new(self->sources.c_matrices, self->sources.n_matrices,
+                             self->sources.c_maps, a->cells.data, a->cells.n_items, &spec->c,
+                             &a->options, &self->loader, &err);
+    Py_END_ALLOW_THREADS;
+    if (status == SCIO_OK)
+        return 0;
     self->loader = NULL;
     py_raise(state, &err);
     return -1;
@@ -342,8 +348,11 @@ wait_next(scio_loader *loader, int *take, scio_batch *batch, scio_error *err)
     scio_status status;
 
     for (;;) {
-        Py_BEGIN_ALLOW_THREADS status = scio_loader_next(loader, SIGNAL_SLICE_MS, take, batch, err);
-        Py_END_ALLOW_THREADS if (status != SCIO_OK || *take != SCIO_TAKE_TIMEOUT) return status;
+        Py_BEGIN_ALLOW_THREADS;
+        status = scio_loader_next(loader, SIGNAL_SLICE_MS, take, batch, err);
+        Py_END_ALLOW_THREADS;
+        if (status != SCIO_OK || *take != SCIO_TAKE_TIMEOUT)
+            return status;
         if (PyErr_CheckSignals() < 0) {
             scio_loader_cancel(loader);
             return scio_fail(err, SCIO_ECANCEL, "interrupted");
@@ -417,8 +426,10 @@ loader_plan(PyObject *op, PyObject *Py_UNUSED(ignored))
 
     if (loader == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = scio_loader_plan_cells(loader, &cells, &offsets, &err);
-    Py_END_ALLOW_THREADS leave(self);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_loader_plan_cells(loader, &cells, &offsets, &err);
+    Py_END_ALLOW_THREADS;
+    leave(self);
     if (status != SCIO_OK)
         return py_raise(py_state_of(op), &err);
     first = py_array_1d(cells, SCIO_I64, (int64_t)(scio_buf_nbytes(cells) / sizeof(int64_t)));

@@ -106,14 +106,16 @@ matrix_open_sparse(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyO
     file = owner == NULL ? NULL : py_file_borrow(owner);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_matrix_open_sparse(file, address, path, shape[0], shape[1], is_csc,
                                          max_nbytes < 0 ? UINT64_MAX : (uint64_t)max_nbytes,
                                          &matrix, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
-                                                  : py_file_raise(owner, state, path, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+                             : py_file_raise(owner, state, path, &err);
 }
 
 static PyObject *
@@ -137,12 +139,14 @@ matrix_open_dense(PyObject *type, PyObject *const *args, Py_ssize_t n_args)
     file = owner == NULL ? NULL : py_file_borrow(owner);
     if (file == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = py_file_resolve(file, path, &address, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
     if (status == SCIO_OK)
         status = scio_matrix_open_dense(file, address, path, &matrix, &err);
     scio_h5_file_release(file);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
-                                                  : py_file_raise(owner, state, path, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+                             : py_file_raise(owner, state, path, &err);
 }
 
 static PyObject *
@@ -172,13 +176,14 @@ matrix_from_csr(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObje
         status = py_buf_from_view(&indices, &bufs[1], &err);
     if (status == SCIO_OK)
         status = py_buf_from_view(&indptr, &bufs[2], &err);
-    Py_BEGIN_ALLOW_THREADS if (status == SCIO_OK) status =
-        scio_matrix_from_csr(name, shape[0], shape[1], bufs[2], bufs[1], csr.index_dtype, bufs[0],
-                             csr.data_dtype, &matrix, &err);
+    Py_BEGIN_ALLOW_THREADS;
+    if (status == SCIO_OK)
+        status = scio_matrix_from_csr(name, shape[0], shape[1], bufs[2], bufs[1], csr.index_dtype,
+                                      bufs[0], csr.data_dtype, &matrix, &err);
     for (size_t i = 0; i < 3; i++)
         scio_buf_release(bufs[i]);
-    Py_END_ALLOW_THREADS return status == SCIO_OK ? make((PyTypeObject *)type, matrix, NULL)
-                                                  : py_raise(state, &err);
+    Py_END_ALLOW_THREADS;
+    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, NULL) : py_raise(state, &err);
 }
 
 static PyObject *

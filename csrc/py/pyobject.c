@@ -1,8 +1,45 @@
-/* What the core found in a file, as Python objects: links, attributes, variable-length values. */
+/* What the core found in a file, as Python objects: kinds, types, links, attributes,
+ * variable-length values. */
 #include "py/py.h"
 
 #include "base/mem.h"
+#include "h5read/header.h"
 #include "h5read/object.h"
+
+const char *
+py_kind_name(scio_h5_kind kind)
+{
+    static const char *const names[] = {
+        [SCIO_H5_KIND_GROUP] = "group",
+        [SCIO_H5_KIND_DATASET] = "dataset",
+        [SCIO_H5_KIND_TYPE] = "type",
+        [SCIO_H5_KIND_UNKNOWN] = "unknown",
+    };
+
+    return names[kind];
+}
+
+scio_status
+py_file_read_type(scio_h5_file *file, const char *path, scio_h5_type **out, scio_error *err)
+{
+    scio_h5_header header = {0};
+    const scio_h5_message *message;
+    scio_h5_kind kind;
+    uint64_t address;
+    scio_status status;
+
+    SCIO_TRY(py_file_resolve(file, path, &address, err));
+    SCIO_TRY(scio_h5_kind_get(file, address, &kind, err));
+    if (kind != SCIO_H5_KIND_TYPE)
+        return scio_fail(err, SCIO_EINVAL, "%s is a %s, expected a committed datatype", path,
+                         py_kind_name(kind));
+    SCIO_TRY(scio_h5_header_read(file, address, &header, err));
+    message = scio_h5_header_find(&header, SCIO_H5_MSG_DATATYPE);
+    status = message == NULL ? scio_fail(err, SCIO_ECORRUPT, "%s has no datatype message", path)
+                             : scio_h5_type_from_message(file, message, out, err);
+    scio_h5_header_clear(&header);
+    return status;
+}
 
 static PyObject *
 link_tuple(const scio_h5_link *link)

@@ -80,14 +80,13 @@ map_group(const py_state *state, const scio_h5_file *file, PyObject *address, Py
     scio_status status;
     int result = 0;
 
-    Py_BEGIN_ALLOW_THREADS status = list_group(file, c_address, &listing, &err);
-    Py_END_ALLOW_THREADS if (status == SCIO_ENOMEM)
-    {
+    Py_BEGIN_ALLOW_THREADS;
+    status = list_group(file, c_address, &listing, &err);
+    Py_END_ALLOW_THREADS;
+    if (status == SCIO_ENOMEM) {
         py_raise(state, &err);
         result = -1;
-    }
-    else if (status == SCIO_OK)
-    {
+    } else if (status == SCIO_OK) {
         result = map_members(&listing, PyDict_GetItemWithError(paths, address), paths, queue);
     }
     group_listing_clear(&listing);

@@ -161,8 +161,10 @@ open_path(const py_state *state, PyObject *path, scio_source **source_out)
     if (!PyUnicode_FSConverter(path, &bytes))
         return -1;
     c_path = PyBytes_AS_STRING(bytes);
-    Py_BEGIN_ALLOW_THREADS status = scio_source_open_file(c_path, source_out, &err);
-    Py_END_ALLOW_THREADS Py_DECREF(bytes);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_source_open_file(c_path, source_out, &err);
+    Py_END_ALLOW_THREADS;
+    Py_DECREF(bytes);
     if (status == SCIO_OK)
         return 0;
     py_raise_path(state, &err, path);

@@ -1,6 +1,8 @@
 /* CSR views and the row gather. */
 #include "sparse/csr.h"
 
+#include "base/mem.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -16,14 +18,14 @@ scio_csr_clear(scio_csr *csr)
 scio_csr_view
 scio_csr_as_view(const scio_csr *csr)
 {
-    const scio_csr_view view = {csr->n_rows,
-                                csr->n_cols,
-                                csr->nnz,
-                                scio_buf_data(csr->indptr),
-                                scio_buf_data(csr->indices),
-                                csr->index_dtype,
-                                scio_buf_data(csr->data),
-                                csr->data_dtype};
+    const scio_csr_view view = {.n_rows = csr->n_rows,
+                                .n_cols = csr->n_cols,
+                                .nnz = csr->nnz,
+                                .indptr = scio_buf_data(csr->indptr),
+                                .indices = scio_buf_data(csr->indices),
+                                .index_dtype = csr->index_dtype,
+                                .data = scio_buf_data(csr->data),
+                                .data_dtype = csr->data_dtype};
 
     return view;
 }
@@ -34,42 +36,47 @@ scio_csr_index_width(int64_t n_cols, int64_t nnz)
     return n_cols <= INT32_MAX && nnz <= INT32_MAX ? SCIO_I32 : SCIO_I64;
 }
 
-/* First pass: lengths of the chosen rows. */
+/* Count pass: indptr_out[n_rows + 1] of the chosen rows. */
 static scio_status
-count_rows(const scio_csr_view *csr, const int64_t *rows, size_t n_rows, int64_t *indptr,
+count_rows(const scio_csr_view *csr, const int64_t *rows, size_t n_rows, int64_t *indptr_out,
            scio_error *err)
 {
-    indptr[0] = 0;
+    indptr_out[0] = 0;
     for (size_t i = 0; i < n_rows; i++) {
         const int64_t r = rows[i];
 
         if (r < 0 || r >= csr->n_rows)
-            return scio_fail(err, SCIO_ERANGE, "row %" PRId64 " does not exist: there are %" PRId64, r,
-                             csr->n_rows);
-        if (__builtin_add_overflow(indptr[i], csr->indptr[r + 1] - csr->indptr[r], &indptr[i + 1]))
+            return scio_fail(err, SCIO_ERANGE, "rows[%zu] is %" PRId64 ", not in [0, %" PRId64 ")",
+                             i, r, csr->n_rows);
+        if (__builtin_add_overflow(indptr_out[i], csr->indptr[r + 1] - csr->indptr[r],
+                                   &indptr_out[i + 1]))
             return scio_fail(err, SCIO_ENOMEM, "the rows hold more than 2^63 values");
     }
     return SCIO_OK;
 }
 
-static void
-fill_rows(const scio_csr_view *csr, const int64_t *rows, size_t n_rows, const int64_t *indptr,
-          char *indices_out, char *data_out)
+/* Fill pass for one of the two arrays. */
+static scio_status
+copy_rows(const scio_csr_view *csr, const void *items, size_t itemsize, const int64_t *rows,
+          size_t n_rows, const int64_t *indptr, scio_buf **out, scio_error *err)
 {
-    const size_t index_nbytes = scio_dtype_itemsize(csr->index_dtype);
-    const size_t data_nbytes = scio_dtype_itemsize(csr->data_dtype);
+    size_t nbytes;
+    char *to;
 
+    if (!scio_mul_size((size_t)indptr[n_rows], itemsize, &nbytes))
+        return scio_fail(err, SCIO_ENOMEM, "%" PRId64 " values of %zu bytes do not fit in memory",
+                         indptr[n_rows], itemsize);
+    SCIO_TRY(scio_buf_new(nbytes, out, err));
+    to = scio_buf_data(*out);
     for (size_t i = 0; i < n_rows; i++) {
-        const size_t from = (size_t)csr->indptr[rows[i]], to = (size_t)indptr[i];
-        const size_t n_items = (size_t)(indptr[i + 1] - indptr[i]);
+        const size_t n_copied = (size_t)(indptr[i + 1] - indptr[i]) * itemsize;
 
-        if (n_items == 0)
+        if (n_copied == 0)
             continue;
-        memcpy(indices_out + to * index_nbytes, (const char *)csr->indices + from * index_nbytes,
-               n_items * index_nbytes);
-        memcpy(data_out + to * data_nbytes, (const char *)csr->data + from * data_nbytes,
-               n_items * data_nbytes);
+        memcpy(to, (const char *)items + (size_t)csr->indptr[rows[i]] * itemsize, n_copied);
+        to += n_copied;
     }
+    return SCIO_OK;
 }
 
 scio_status
@@ -80,10 +87,13 @@ scio_csr_take_rows(const scio_csr_view *csr, const int64_t *rows, size_t n_rows,
                        .n_cols = csr->n_cols,
                        .index_dtype = csr->index_dtype,
                        .data_dtype = csr->data_dtype};
+    size_t indptr_nbytes;
     scio_status status;
     int64_t *indptr;
 
-    status = scio_buf_new((n_rows + 1) * sizeof(int64_t), &result.indptr, err);
+    if (!scio_mul_size(n_rows + 1, sizeof *indptr, &indptr_nbytes))
+        return scio_fail(err, SCIO_ENOMEM, "%zu rows do not fit in memory", n_rows);
+    status = scio_buf_new(indptr_nbytes, &result.indptr, err);
     if (status != SCIO_OK)
         goto done;
     indptr = scio_buf_data(result.indptr);
@@ -91,14 +101,13 @@ scio_csr_take_rows(const scio_csr_view *csr, const int64_t *rows, size_t n_rows,
     if (status != SCIO_OK)
         goto done;
     result.nnz = indptr[n_rows];
-    status = scio_buf_new((size_t)result.nnz * scio_dtype_itemsize(csr->index_dtype), &result.indices,
-                          err);
-    if (status == SCIO_OK)
-        status = scio_buf_new((size_t)result.nnz * scio_dtype_itemsize(csr->data_dtype), &result.data,
-                              err);
+    status = copy_rows(csr, csr->indices, scio_dtype_itemsize(csr->index_dtype), rows, n_rows,
+                       indptr, &result.indices, err);
+    if (status == SCIO_OK && csr->data != NULL)
+        status = copy_rows(csr, csr->data, scio_dtype_itemsize(csr->data_dtype), rows, n_rows,
+                           indptr, &result.data, err);
     if (status != SCIO_OK)
         goto done;
-    fill_rows(csr, rows, n_rows, indptr, scio_buf_data(result.indices), scio_buf_data(result.data));
     *out = result;
     memset(&result, 0, sizeof result);
 done:

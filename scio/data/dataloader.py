@@ -26,7 +26,7 @@ _ARRAYS = {
 }
 _SHUFFLES: dict[Any, str] = {True: "block", False: "none", "block": "block", "exact": "exact"}
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_GOOD_MIXING = 0.95
+DEFAULT_MAX_NBYTES = 512 << 20
 
 Form = Literal["tokens", "dense", "csr"]
 
@@ -85,7 +85,7 @@ class CellDataLoader:
     rank, world_size : int, optional
         None: from torch.distributed if initialised, then from RANK and WORLD_SIZE, else 0 and 1.
     max_memory : int or str, optional
-        Hard cap of the loader's memory, bytes or "2GB"; None: 1 GiB.
+        Hard cap of the loader's memory, bytes or "2GB"; None: 512 MiB.  A larger one mixes better.
     block_bytes : int, optional
         Decoded bytes of a block; None: chosen from the cap.
     on_error : {"raise", "skip"}
@@ -105,7 +105,7 @@ class CellDataLoader:
     "tokens": ``expression`` (B, L) float32, ``gene_indices`` (B, L) int64, ``attention_mask`` (B, L)
     int64 (1 real, 0 pad), ``n_genes`` (B,) int64.  "dense": ``expression`` (B, n_genes of the
     vocabulary) float32.  "csr": ``data`` float32, ``indices`` int32, ``indptr`` int64, ``shape``; its
-    columns and those of "dense" are ``gene_vocab.genes``, without special tokens.  All with ``index``
+    columns and those of "dense" are ``gene_vocab.genes``, without special tokens (column j is id j + 4).  All with ``index``
     (B,) int64, the global cell id, and ``metadata``: key to a list of labels or an array of numbers.
 
     Each ``iter`` is the next epoch unless `set_epoch` said which; the batches follow from files,
@@ -171,7 +171,7 @@ class CellDataLoader:
         self.sampler = sampler
         self.batch_sampler = batch_sampler
         self.rank, self.world_size = _rank_and_world(rank, world_size)
-        self.max_memory = _nbytes("max_memory", max_memory)
+        self.max_memory = _nbytes("max_memory", max_memory) or DEFAULT_MAX_NBYTES
         self.block_bytes = _nbytes("block_bytes", block_bytes)
         self.on_error = on_error
         self.to = to

@@ -236,7 +236,8 @@ TEST(what_is_no_header_is_refused)
     image_zeros(&im, 60);
     CHECK_FAILS(try_at(48, &err), SCIO_ECORRUPT,
                 "object at address 48: object header at byte 48: starts with 0x54");
-    CHECK_FAILS(try_at(im.nbytes - 4, &err), SCIO_ECORRUPT, "beyond the end");
+    CHECK_FAILS(try_at(im.nbytes - 4, &err), SCIO_ECORRUPT, "starts with 0x00");
+    CHECK_FAILS(try_at(im.nbytes, &err), SCIO_ECORRUPT, "beyond the end");
     CHECK_FAILS(try_at(UNDEFINED, &err), SCIO_ECORRUPT, "undefined");
     image_patch(&im, 48, 4, 0x5244484f); /* OHDR */
     image_patch(&im, 52, 1, 3);

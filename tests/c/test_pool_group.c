@@ -74,31 +74,36 @@ TEST(high_goes_before_low_and_first_in_is_first_out)
     scio_pool_free(pool);
 }
 
-/* All jobs note their names in one record; the first is held until all are queued. */
+/* All jobs note their names in one record, run by one worker; the first is held until all are
+ * queued. With two slots the first group waits in line, with one it comes back when its job has
+ * run. */
 TEST(groups_take_turns)
 {
-    static test_job jobs[10], other_jobs[3];
-    static record r;
-    scio_pool *pool = new_pool(1);
-    scio_group *other = new_group(pool, 1);
+    static const char *const orders[] = {"abababaaaaaaa", "aabababaaaaaa"};
 
-    r.group = new_group(pool, 1);
-    atomic_store(&r.is_held, 1);
-    for (int i = 0; i < 10; i++)
-        submit(&jobs[i], &r, 'a', SCIO_PRIORITY_HIGH);
-    while (atomic_load(&r.n_running) == 0)
-        sleep_ms(1);
-    for (int i = 0; i < 3; i++) { /* priorities count within a group only */
-        other_jobs[i] = (test_job){{run_test_job, NULL}, &r, 0, 'b'};
-        scio_group_submit(other, &other_jobs[i].job, SCIO_PRIORITY_LOW);
+    for (size_t n_slots = 1; n_slots <= 2; n_slots++) {
+        static test_job jobs[10], other_jobs[3];
+        scio_pool *pool = new_pool(n_slots);
+        scio_group *other = new_group(pool, n_slots);
+        record r = {.group = new_group(pool, n_slots), .is_held = 1};
+
+        CHECK(scio_pool_resize(pool, 1, NULL) == SCIO_OK);
+        for (int i = 0; i < 10; i++)
+            submit(&jobs[i], &r, 'a', SCIO_PRIORITY_HIGH);
+        while (atomic_load(&r.n_running) == 0)
+            sleep_ms(1);
+        for (int i = 0; i < 3; i++) { /* priorities count within a group only */
+            other_jobs[i] = (test_job){{run_test_job, NULL}, &r, 0, 'b'};
+            scio_group_submit(other, &other_jobs[i].job, SCIO_PRIORITY_LOW);
+        }
+        atomic_store(&r.is_held, 0);
+        scio_group_wait(other);
+        scio_group_wait(r.group);
+        CHECK(strcmp(r.order, orders[n_slots - 1]) == 0);
+        scio_group_free(r.group);
+        scio_group_free(other);
+        scio_pool_free(pool);
     }
-    atomic_store(&r.is_held, 0);
-    scio_group_wait(other);
-    scio_group_wait(r.group);
-    CHECK(strcmp(r.order, "abababaaaaaaa") == 0);
-    scio_group_free(r.group);
-    scio_group_free(other);
-    scio_pool_free(pool);
 }
 
 TEST(cancel_drops_what_is_queued_and_lets_run_what_runs)
