@@ -202,7 +202,9 @@ take_from_file(take_context *take, size_t max_parallel, scio_error *err)
     (void)list_runs(take, 0, runs, &n_units[0]);
     (void)list_runs(take, 1, runs + n_data, &n_units[1]);
     take->runs = runs;
-    status = scio_parallel_for(NULL, max_parallel, n_runs, run_item, take, take->cancel, err);
+    /* not max_parallel: the pool may have grown since the scratches were counted */
+    status = scio_parallel_for(NULL, max_parallel == 0 ? 0 : n_slots, n_runs, run_item, take,
+                               take->cancel, err);
 done:
     scio_scratches_free(take->scratches, n_slots);
     scio_mem_free(runs);

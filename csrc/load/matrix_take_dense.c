@@ -83,7 +83,9 @@ gather_from_file(dense_group *group, size_t max_parallel, scio_error *err)
     const uint64_t most = cap / 2 / (dataset->unit_nbytes > 0 ? dataset->unit_nbytes : 1);
     group->is_cached = n_bands <= most / (dataset->grid[1] > 0 ? dataset->grid[1] : 1);
     group->bands = bands;
-    status = scio_parallel_for(NULL, max_parallel, n_bands, run_band, group, group->cancel, err);
+    /* not max_parallel: the pool may have grown since the scratches were counted */
+    status = scio_parallel_for(NULL, max_parallel == 0 ? 0 : n_slots, n_bands, run_band, group,
+                               group->cancel, err);
 done:
     scio_scratches_free(group->scratches, n_slots);
     scio_mem_free(bands);

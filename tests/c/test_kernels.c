@@ -1,4 +1,5 @@
-/* Kernels: every variant against a plain reference, bit for bit, at every length and alignment. */
+/* Kernels: every level against a plain reference, bit for bit, at every length, with pages that
+ * fault on both sides of every buffer. */
 #include "test.h"
 
 #include "base/rng.h"
@@ -8,212 +9,493 @@
 #include <math.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-enum { N = 300 };
+enum { N = 150, N_LEVELS = 3, N_COLS = 1000 };
 
-/* A page that faults lies behind the last byte: a kernel that reads or writes past it dies. */
+/* --- memory between two pages that fault --- */
+
+static size_t
+page(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* `nbytes` that end at a faulting page; the page before their first one faults too. */
 static void *
 guarded(size_t nbytes)
 {
-    static const size_t page = 4096;
-    const size_t n_pages = (nbytes + page - 1) / page + 1;
-    char *base = mmap(NULL, n_pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t n_pages = nbytes / page() + 1;
+    char *const base =
+        mmap(NULL, (n_pages + 2) * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    CHECK(base != MAP_FAILED);
-    CHECK(mprotect(base + (n_pages - 1) * page, page, PROT_NONE) == 0);
-    return base + (n_pages - 1) * page - nbytes;
+    if (base == MAP_FAILED ||
+        mprotect(base + page(), n_pages * page(), PROT_READ | PROT_WRITE) != 0) {
+        perror("guarded");
+        exit(EXIT_FAILURE);
+    }
+    return base + (n_pages + 1) * page() - nbytes;
 }
 
-static float
-random_float(uint64_t i)
+static void
+guarded_free(void *pointer, size_t nbytes)
 {
-    const uint32_t bits = (uint32_t)scio_rng_u64(1, 2, i);
-    float x;
+    const size_t n_pages = nbytes / page() + 1;
 
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    munmap((char *)pointer + nbytes - (n_pages + 1) * page(), (n_pages + 2) * page());
 }
 
-static const scio_kernels_table *
-each_level(int i)
+/* What a kernel reads and writes: each array has room for n items and not one more. */
+typedef struct arrays {
+    size_t n;
+    float *x, *y;
+    int32_t *ids;
+    uint8_t *u8;
+    uint16_t *u16;
+    uint32_t *u32;
+} arrays;
+
+static arrays
+arrays_new(size_t n)
 {
-    /* scio_cpu() is what the machine has: a table above it must not be called */
-    return i <= (int)scio_cpu() ? scio_kernels_at((scio_cpu_level)i) : NULL;
+    return (arrays){n,
+                    guarded(n * sizeof(float)),
+                    guarded(n * sizeof(float)),
+                    guarded(n * sizeof(int32_t)),
+                    guarded(n),
+                    guarded(n * sizeof(uint16_t)),
+                    guarded(n * sizeof(uint32_t))};
 }
 
-TEST(sum_has_the_same_bits_at_every_level_and_is_exact_for_counts)
+static void
+arrays_free(arrays *a)
 {
-    float *x = guarded(N * sizeof *x);
+    guarded_free(a->x, a->n * sizeof(float));
+    guarded_free(a->y, a->n * sizeof(float));
+    guarded_free(a->ids, a->n * sizeof(int32_t));
+    guarded_free(a->u8, a->n);
+    guarded_free(a->u16, a->n * sizeof(uint16_t));
+    guarded_free(a->u32, a->n * sizeof(uint32_t));
+}
 
+/* Runs `check` for every level that the machine has and every length up to N. */
+static void
+at_every_level_and_length(void (*check)(const scio_kernels_table *kernels, arrays *a))
+{
     for (size_t n = 0; n <= N; n++) {
-        double expected = 0, bits[3] = {0};
+        for (int level = 0; level <= (int)scio_cpu(); level++) {
+            arrays a = arrays_new(n);
 
-        for (size_t i = 0; i < n; i++) {
-            x[N - n + i] = (float)(scio_rng_u64(3, 4, i) % 1000);
-            expected += (double)x[N - n + i];
-        }
-        for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-            CHECK(each_level(level)->sum_f32(x + N - n, n) == expected);
-            for (size_t i = 0; i < n; i++)
-                x[N - n + i] += 0.1f;
-            bits[level] = each_level(level)->sum_f32(x + N - n, n);
-            CHECK(memcmp(&bits[level], &bits[0], sizeof bits[0]) == 0);
-            for (size_t i = 0; i < n; i++)
-                x[N - n + i] = (float)(scio_rng_u64(3, 4, i) % 1000);
+            check(scio_kernels_at((scio_cpu_level)level), &a);
+            arrays_free(&a);
         }
     }
 }
 
-TEST(scale_is_one_rounding_of_the_double_product)
+static uint64_t
+random_at(uint64_t stream, size_t i)
 {
-    float *x = guarded(N * sizeof *x), *y = guarded(N * sizeof *y);
+    return scio_rng_u64(20, stream, i);
+}
 
-    for (size_t n = 0; n <= N; n += 7) {
-        for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-            for (size_t i = 0; i < n; i++)
-                x[N - n + i] = random_float(i);
-            each_level(level)->scale_f32(x + N - n, 1e4 / 3, y + N - n, n);
-            for (size_t i = 0; i < n; i++) {
-                const float expected = (float)((double)x[N - n + i] * (1e4 / 3));
+static bool
+same_bits(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
 
-                CHECK(memcmp(&expected, &y[N - n + i], sizeof expected) == 0 || expected != expected);
+/* Any pattern; every eighth a zero of either sign, NaN or infinity. */
+static float
+any_float(uint64_t stream, size_t i)
+{
+    static const float special[] = {0.0f, -0.0f, NAN, INFINITY, -INFINITY, FLT_MIN, -1.0f, 0.0f};
+    const uint64_t r = random_at(stream, i);
+    const uint32_t bits = (uint32_t)(r >> 32);
+    float x;
+
+    memcpy(&x, &bits, sizeof x);
+    return r % 8 == 0 ? special[r / 8 % 8] : x;
+}
+
+/* --- sums and scaling --- */
+
+static double
+plain_sum(const float *x, size_t n)
+{
+    double lanes[8] = {0};
+
+    for (size_t i = 0; i < n; i++)
+        lanes[i % 8] += (double)x[i];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+static void
+check_sum(const scio_kernels_table *kernels, arrays *a)
+{
+    uint64_t exact = 0;
+    double got, expected;
+
+    for (size_t i = 0; i < a->n; i++) {
+        a->x[i] = (float)(random_at(1, i) % 100000);
+        exact += (uint64_t)a->x[i];
+    }
+    CHECK(kernels->sum_f32(a->x, a->n) == (double)exact);
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = (float)(random_at(1, i) % 100000) * 1.1f;
+    got = kernels->sum_f32(a->x, a->n);
+    expected = plain_sum(a->x, a->n);
+    CHECK(memcmp(&got, &expected, sizeof got) == 0);
+}
+
+TEST(sum_is_exact_for_counts_and_has_the_lanes_that_its_declaration_names)
+{
+    at_every_level_and_length(check_sum);
+}
+
+static void
+check_scale(const scio_kernels_table *kernels, arrays *a)
+{
+    const double factor = 1e4 / 3;
+
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = any_float(2, i);
+    kernels->scale_f32(a->x, factor, a->y, a->n);
+    for (size_t i = 0; i < a->n; i++) {
+        const float expected = (float)((double)a->x[i] * factor);
+
+        CHECK(expected != expected ? a->y[i] != a->y[i] : same_bits(expected, a->y[i]));
+    }
+    kernels->scale_f32(a->x, factor, a->x, a->n);
+    CHECK(memcmp(a->x, a->y, a->n * sizeof *a->x) == 0);
+}
+
+TEST(scale_is_one_rounding_of_the_double_product_also_in_place)
+{
+    at_every_level_and_length(check_scale);
+}
+
+static void
+check_log1p_in_bounds(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = any_float(3, i);
+    kernels->log1p_f32(a->x, a->y, a->n);
+    kernels->log1p_f32(a->x, a->x, a->n);
+    CHECK(memcmp(a->x, a->y, a->n * sizeof *a->x) == 0);
+}
+
+TEST(log1p_stays_in_its_buffers_and_works_in_place)
+{
+    at_every_level_and_length(check_log1p_in_bounds);
+}
+
+/* --- conversions --- */
+
+static void
+check_widen(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        a->u8[i] = (uint8_t)random_at(4, i);
+        a->u16[i] = (uint16_t)random_at(5, i);
+    }
+    kernels->u8_to_f32(a->u8, a->x, a->n);
+    kernels->u16_to_f32(a->u16, a->y, a->n);
+    for (size_t i = 0; i < a->n; i++)
+        CHECK(a->x[i] == (float)a->u8[i] && a->y[i] == (float)a->u16[i]);
+}
+
+TEST(u8_and_u16_widen)
+{
+    at_every_level_and_length(check_widen);
+}
+
+static void
+check_narrow(const scio_kernels_table *kernels, arrays *a)
+{
+    static const float wrong[] = {-0.0f,    -1.0f,     0.5f,  65536.0f, 65535.5f, NAN,
+                                  INFINITY, -INFINITY, 1e30f, FLT_MIN,  -1e30f,   4294967296.0f};
+
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = (float)(random_at(6, i) % 256);
+    CHECK(kernels->f32_to_u8(a->x, a->u8, a->n));
+    CHECK(kernels->f32_to_u16(a->x, a->u16, a->n));
+    for (size_t i = 0; i < a->n; i++)
+        CHECK(a->u8[i] == (uint8_t)a->x[i] && a->u16[i] == a->u8[i]);
+    if (a->n == 0)
+        return;
+    const size_t i = random_at(7, a->n) % a->n;
+    a->x[i] = 256.0f;
+    CHECK(!kernels->f32_to_u8(a->x, a->u8, a->n));
+    a->x[i] = 65535.0f;
+    CHECK(kernels->f32_to_u16(a->x, a->u16, a->n) && a->u16[i] == 65535);
+    for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
+        a->x[i] = wrong[k];
+        CHECK(!kernels->f32_to_u8(a->x, a->u8, a->n));
+        CHECK(!kernels->f32_to_u16(a->x, a->u16, a->n));
+    }
+}
+
+TEST(narrowing_takes_what_comes_back_with_the_same_bits_and_nothing_else)
+{
+    at_every_level_and_length(check_narrow);
+}
+
+TEST(narrowing_finds_the_one_misfit_of_a_long_array)
+{
+    enum { LONG = 5000 };
+    static float x[LONG];
+    static uint8_t u8[LONG];
+    static uint16_t u16[LONG];
+    static int32_t i32[LONG];
+
+    for (int level = 0; level <= (int)scio_cpu(); level++) {
+        const scio_kernels_table *const kernels = scio_kernels_at((scio_cpu_level)level);
+
+        for (size_t bad = 0; bad < LONG; bad += 311) {
+            memset(x, 0, sizeof x);
+            memset(i32, 0, sizeof i32);
+            x[bad] = 0.25f;
+            i32[bad] = 7;
+            CHECK(!kernels->f32_to_u8(x, u8, LONG) && !kernels->f32_to_u16(x, u16, LONG));
+            CHECK(!kernels->i32_to_u16_checked(i32, 7, u16, LONG));
+            CHECK(kernels->i32_to_u16_checked(i32, 8, u16, LONG) && u16[bad] == 7);
+        }
+    }
+}
+
+static void
+check_narrow_index(const scio_kernels_table *kernels, arrays *a)
+{
+    int32_t largest = -1;
+
+    for (size_t i = 0; i < a->n; i++) {
+        a->ids[i] = (int32_t)(random_at(8, i) % 65536);
+        largest = a->ids[i] > largest ? a->ids[i] : largest;
+    }
+    CHECK(kernels->i32_to_u16_checked(a->ids, 65536, a->u16, a->n));
+    for (size_t i = 0; i < a->n; i++)
+        CHECK(a->u16[i] == a->ids[i]);
+    CHECK(kernels->i32_to_u16_checked(a->ids, largest + 1, a->u16, a->n));
+    CHECK(a->n == 0 || !kernels->i32_to_u16_checked(a->ids, largest, a->u16, a->n));
+    if (a->n == 0)
+        return;
+    for (int k = 0; k < 3; k++) {
+        a->ids[random_at(9, a->n) % a->n] = k == 0 ? -1 : k == 1 ? INT32_MIN : 65536;
+        CHECK(!kernels->i32_to_u16_checked(a->ids, 65536, a->u16, a->n));
+    }
+}
+
+TEST(index_narrowing_checks_the_range)
+{
+    at_every_level_and_length(check_narrow_index);
+}
+
+/* --- order --- */
+
+static void
+check_increasing(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->u32[i] = a->u16[i] = (uint16_t)(65535 - 300 * (a->n - i));
+    CHECK(kernels->is_increasing_u16(a->u16, a->n) && kernels->is_increasing_u32(a->u32, a->n));
+    for (size_t i = 1; i < a->n; i += 5) {
+        const uint16_t kept = a->u16[i];
+
+        a->u32[i] = a->u16[i] = a->u16[i - 1];
+        CHECK(!kernels->is_increasing_u16(a->u16, a->n));
+        CHECK(!kernels->is_increasing_u32(a->u32, a->n));
+        a->u32[i] = a->u16[i] = 0;
+        CHECK(!kernels->is_increasing_u16(a->u16, a->n));
+        CHECK(!kernels->is_increasing_u32(a->u32, a->n));
+        a->u32[i] = a->u16[i] = kept;
+    }
+}
+
+TEST(increasing_is_strict_and_unsigned)
+{
+    const uint32_t halves[] = {1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
+
+    at_every_level_and_length(check_increasing);
+    for (int level = 0; level <= (int)scio_cpu(); level++)
+        CHECK(scio_kernels_at((scio_cpu_level)level)->is_increasing_u32(halves, 4));
+}
+
+static void
+check_keys(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = any_float(10, i);
+    kernels->order_keys_f32(a->x, a->u32, a->n);
+    for (size_t i = 0; i < a->n; i++) {
+        CHECK(a->u32[i] != 0);
+        for (size_t j = 0; j < a->n; j += 7) {
+            const bool is_above = (a->x[i] != a->x[i] && a->x[j] == a->x[j]) || a->x[i] > a->x[j];
+
+            CHECK((a->u32[i] > a->u32[j]) == is_above);
+        }
+    }
+    for (size_t j = 0; j < a->n; j += 11) {
+        size_t n_above = 0;
+
+        for (size_t i = 0; i < a->n; i++)
+            n_above += a->u32[i] > a->u32[j];
+        CHECK(kernels->count_above_u32(a->u32, a->n, a->u32[j]) == n_above);
+    }
+    CHECK(kernels->count_above_u32(a->u32, a->n, 0) == a->n);
+    CHECK(kernels->count_above_u32(a->u32, a->n, UINT32_MAX) == 0);
+}
+
+TEST(keys_order_as_values_do_with_nan_on_top)
+{
+    at_every_level_and_length(check_keys);
+}
+
+/* --- moving entries together --- */
+
+/* Which entries stay: none, all, or a share of 1/2, 1/8, 7/8. */
+static bool
+is_kept(int pattern, size_t i)
+{
+    const uint64_t r = random_at(11, i) % 8;
+
+    return pattern == 0   ? false
+           : pattern == 1 ? true
+           : pattern == 2 ? r < 4
+           : pattern == 3 ? r < 1
+                          : r < 7;
+}
+
+static void
+check_gather(const scio_kernels_table *kernels, arrays *a)
+{
+    int32_t map[N_COLS];
+
+    for (int pattern = 0; pattern < 5; pattern++) {
+        for (size_t c = 0; c < N_COLS; c++)
+            map[c] = is_kept(pattern, c) ? (int32_t)(3 * c) : c % 2 == 0 ? -1 : INT32_MIN;
+        for (int is_wide = 0; is_wide < 2; is_wide++) {
+            size_t n_kept, n_expected = 0;
+
+            for (size_t i = 0; i < a->n; i++) {
+                a->u32[i] = a->u16[i] = (uint16_t)(random_at(12, i) % N_COLS);
+                a->x[i] = any_float(13, i);
             }
+            n_kept = is_wide ? kernels->gather_map_u32(a->u32, a->x, a->n, map, a->ids, a->y)
+                             : kernels->gather_map_u16(a->u16, a->x, a->n, map, a->ids, a->y);
+            for (size_t i = 0; i < a->n; i++) {
+                if (map[a->u32[i]] < 0)
+                    continue;
+                CHECK(a->ids[n_expected] == map[a->u32[i]]);
+                CHECK(same_bits(a->y[n_expected], a->x[i]));
+                n_expected++;
+            }
+            CHECK(n_kept == n_expected);
         }
     }
 }
 
 TEST(gather_by_map_keeps_the_order_and_drops_the_unmapped)
 {
-    uint16_t *narrow = guarded(N * sizeof *narrow);
-    uint32_t *wide = guarded(N * sizeof *wide);
-    float *x = guarded(N * sizeof *x), *out = guarded(N * sizeof *out);
-    int32_t *ids = guarded(N * sizeof *ids), map[1000];
-
-    for (int c = 0; c < 1000; c++)
-        map[c] = c % 3 == 0 ? -1 : 5 * c;
-    for (size_t n = 0; n <= N; n += 13) {
-        for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-            size_t n_kept[2], n_expected = 0;
-
-            for (size_t i = 0; i < n; i++) {
-                wide[N - n + i] = narrow[N - n + i] = (uint16_t)(scio_rng_u64(5, 6, i) % 1000);
-                x[N - n + i] = (float)i;
-            }
-            for (int is_wide = 0; is_wide < 2; is_wide++) {
-                n_kept[is_wide] =
-                    is_wide ? each_level(level)->gather_map_u32(wide + N - n, x + N - n, n, map,
-                                                                ids + N - n, out + N - n)
-                            : each_level(level)->gather_map_u16(narrow + N - n, x + N - n, n, map,
-                                                                ids + N - n, out + N - n);
-                n_expected = 0;
-                for (size_t i = 0; i < n; i++) {
-                    if (map[wide[N - n + i]] < 0)
-                        continue;
-                    CHECK(ids[N - n + n_expected] == map[wide[N - n + i]]);
-                    CHECK(out[N - n + n_expected] == (float)i);
-                    n_expected++;
-                }
-                CHECK(n_kept[is_wide] == n_expected);
-            }
-        }
-    }
+    at_every_level_and_length(check_gather);
 }
 
-TEST(increasing_is_strict)
+/* ids[i] = i before, so that ids tell which entries were kept. */
+static void
+number(arrays *a)
 {
-    uint16_t narrow[N];
-    uint32_t wide[N];
+    for (size_t i = 0; i < a->n; i++)
+        a->ids[i] = (int32_t)i;
+    memcpy(a->y, a->x, a->n * sizeof *a->x);
+}
 
-    for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-        for (size_t n = 0; n <= N; n++) {
-            for (size_t i = 0; i < n; i++)
-                wide[i] = narrow[i] = (uint16_t)(3 * i);
-            CHECK(each_level(level)->is_increasing_u16(narrow, n));
-            CHECK(each_level(level)->is_increasing_u32(wide, n));
-            if (n < 2)
-                continue;
-            narrow[n - 1] = narrow[n - 2];
-            wide[n / 2] = wide[n / 2 - (n / 2 > 0)] - (n / 2 > 0);
-            CHECK(!each_level(level)->is_increasing_u16(narrow, n));
-            CHECK(n < 4 || !each_level(level)->is_increasing_u32(wide, n));
+static void
+check_drop_zeros(const scio_kernels_table *kernels, arrays *a)
+{
+    for (int pattern = 0; pattern < 5; pattern++) {
+        size_t n_kept, n_expected = 0;
+
+        for (size_t i = 0; i < a->n; i++) {
+            const float x = any_float(14, i);
+
+            a->x[i] = !is_kept(pattern, i) ? (i % 2 == 0 ? 0.0f : -0.0f) : x == 0.0f ? NAN : x;
         }
+        number(a);
+        n_kept = kernels->drop_zeros(a->ids, a->y, a->n);
+        for (size_t i = 0; i < a->n; i++) {
+            if (!is_kept(pattern, i))
+                continue;
+            CHECK(a->ids[n_expected] == (int32_t)i && same_bits(a->y[n_expected], a->x[i]));
+            n_expected++;
+        }
+        CHECK(n_kept == n_expected);
     }
 }
 
 TEST(drop_zeros_keeps_nan_and_negative_values)
 {
-    const float in[6] = {0.0f, -1.0f, -0.0f, NAN, 5.0f, 0.0f};
-
-    for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-        float x[6];
-        int32_t ids[6] = {1, 2, 3, 4, 5, 6};
-
-        memcpy(x, in, sizeof x);
-        CHECK(each_level(level)->drop_zeros(ids, x, 6) == 3);
-        CHECK(ids[0] == 2 && ids[1] == 4 && ids[2] == 5);
-        CHECK(x[0] == -1.0f && x[1] != x[1] && x[2] == 5.0f);
-    }
+    at_every_level_and_length(check_drop_zeros);
 }
 
-TEST(narrowing_takes_what_comes_back_with_the_same_bits_and_nothing_else)
+static void
+check_keep_above(const scio_kernels_table *kernels, arrays *a)
 {
-    const float wrong[] = {-0.0f, -1.0f, 0.5f, 65536.0f, NAN, INFINITY, -INFINITY, 1e30f, FLT_MIN};
+    /* on both sides of 2^31: the comparison is unsigned */
+    const uint32_t thresholds[] = {0, 0x7FFFFFFF, 0x80000000, 0xC0000000, UINT32_MAX};
 
-    for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-        float x[N];
-        uint8_t u8[N];
-        uint16_t u16[N];
+    for (size_t k = 0; k < sizeof thresholds / sizeof *thresholds; k++) {
+        size_t n_kept, n_expected = 0;
 
-        for (size_t i = 0; i < N; i++)
-            x[i] = (float)(i % 256);
-        CHECK(each_level(level)->f32_to_u8(x, u8, N));
-        CHECK(each_level(level)->f32_to_u16(x, u16, N));
-        for (size_t i = 0; i < N; i++)
-            CHECK(u8[i] == i % 256 && u16[i] == i % 256);
-        x[77] = 256.0f;
-        CHECK(!each_level(level)->f32_to_u8(x, u8, N));
-        x[77] = 65535.0f;
-        CHECK(each_level(level)->f32_to_u16(x, u16, N) && u16[77] == 65535);
-        for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-            x[77] = wrong[i];
-            CHECK(!each_level(level)->f32_to_u8(x, u8, N));
-            CHECK(!each_level(level)->f32_to_u16(x, u16, N));
+        for (size_t i = 0; i < a->n; i++) {
+            a->x[i] = any_float(15, i);
+            a->u32[i] = i % 9 == 0 ? thresholds[k] : (uint32_t)random_at(16, i);
         }
-    }
-}
-
-TEST(index_narrowing_checks_the_range)
-{
-    for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-        int32_t x[N];
-        uint16_t out[N];
-
-        for (size_t i = 0; i < N; i++)
-            x[i] = (int32_t)(i * 200);
-        CHECK(each_level(level)->i32_to_u16_checked(x, 65536, out, N));
-        for (size_t i = 0; i < N; i++)
-            CHECK(out[i] == i * 200);
-        CHECK(each_level(level)->i32_to_u16_checked(x, (N - 1) * 200 + 1, out, N));
-        CHECK(!each_level(level)->i32_to_u16_checked(x, (N - 1) * 200, out, N));
-        x[3] = -1;
-        CHECK(!each_level(level)->i32_to_u16_checked(x, 65536, out, N));
-    }
-}
-
-TEST(u8_and_u16_widen)
-{
-    for (int level = 0; level < 3 && each_level(level) != NULL; level++) {
-        uint8_t u8[N];
-        uint16_t u16[N];
-        float a[N], b[N];
-
-        for (size_t i = 0; i < N; i++) {
-            u8[i] = (uint8_t)i;
-            u16[i] = (uint16_t)(i * 211);
+        number(a);
+        n_kept = kernels->keep_above_u32(a->ids, a->y, a->u32, a->n, thresholds[k]);
+        for (size_t i = 0; i < a->n; i++) {
+            if (a->u32[i] <= thresholds[k])
+                continue;
+            CHECK(a->ids[n_expected] == (int32_t)i && same_bits(a->y[n_expected], a->x[i]));
+            n_expected++;
         }
-        each_level(level)->u8_to_f32(u8, a, N);
-        each_level(level)->u16_to_f32(u16, b, N);
-        for (size_t i = 0; i < N; i++)
-            CHECK(a[i] == (float)u8[i] && b[i] == (float)u16[i]);
+        CHECK(n_kept == n_expected);
     }
+}
+
+TEST(keep_above_takes_what_is_strictly_above)
+{
+    at_every_level_and_length(check_keep_above);
+}
+
+static void
+check_keep_masked(const scio_kernels_table *kernels, arrays *a)
+{
+    for (int pattern = 0; pattern < 5; pattern++) {
+        size_t n_kept, n_expected = 0;
+
+        for (size_t i = 0; i < a->n; i++) {
+            a->x[i] = any_float(17, i);
+            a->u8[i] = is_kept(pattern, i) ? (uint8_t)(1 + i % 255) : 0;
+        }
+        number(a);
+        n_kept = kernels->keep_masked(a->ids, a->y, a->n, a->u8);
+        for (size_t i = 0; i < a->n; i++) {
+            if (a->u8[i] == 0)
+                continue;
+            CHECK(a->ids[n_expected] == (int32_t)i && same_bits(a->y[n_expected], a->x[i]));
+            n_expected++;
+        }
+        CHECK(n_kept == n_expected);
+    }
+}
+
+TEST(keep_masked_takes_ids_that_are_marked)
+{
+    at_every_level_and_length(check_keep_masked);
+}
+
+TEST(the_table_in_force_is_that_of_the_cpu)
+{
+    CHECK(scio_kernels() == scio_kernels_at(scio_cpu()));
+    CHECK(scio_cpu() == SCIO_CPU_BASE || scio_kernels() != scio_kernels_at(SCIO_CPU_BASE));
 }

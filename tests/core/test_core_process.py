@@ -29,6 +29,7 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc" / "py"
 SLOW = """
     import io, os, signal, sys, threading, time
     import h5py, numpy as np
+    import scio.errors
     from scio import _core
     image = io.BytesIO()
     with h5py.File(image, "w") as f:
@@ -201,8 +202,10 @@ def test_a_signal_handler_that_does_not_raise_does_not_stop_a_read():
 # --- the end
 
 
-LOADER_ONLY = LOADER_CALL.split("iter(", 1)[1].rsplit(".next", 1)[0].replace(
-    "max_memory=0", "max_memory=100 << 20"
+LOADER_ONLY = (
+    LOADER_CALL.split("iter(", 1)[1]
+    .rsplit(".next", 1)[0]
+    .replace("max_memory=0", "max_memory=100 << 20")
 )
 
 
@@ -210,13 +213,21 @@ LOADER_ONLY = LOADER_CALL.split("iter(", 1)[1].rsplit(".next", 1)[0].replace(
     "use",
     [
         "loader.next()",  # the next window is being read
-        "threading.Thread(target=loader.next, daemon=True).start()",
+        "threading.Thread(target=take, daemon=True).start()",
     ],
 )
 def test_the_process_ends_while_a_loader_reads(use):
     # Its threads wait for the GIL of an interpreter that goes away.
     slow = "delay = 1.0\ntime.sleep(0.3)"  # now all of them are inside a read
-    start = f"delay = 0.05\nloader = {LOADER_ONLY.format(threads=-1)}"
+    start = f"""
+delay = 0.05
+loader = {LOADER_ONLY.format(threads=-1)}
+def take():
+    try:
+        loader.next()
+    except scio.errors.LoaderCancelled:
+        pass
+"""
     last = "class Last:\n  def __del__(self): print('cleared')\nlast = Last(); print('end')"
     done = run(f"{textwrap.dedent(SLOW)}\n{start}\n{use}\n{slow}\n{last}")
     assert (done.stdout, done.stderr) == ("end\ncleared\n", "")
