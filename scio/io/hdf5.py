@@ -31,6 +31,8 @@ class HDF5File:
     """
 
     def __init__(self, source: Any) -> None:
+        if isinstance(source, (str, os.PathLike)):
+            source = os.path.abspath(os.fsdecode(source))  # a later chdir must not lead elsewhere
         self._source = source
         self.name = _source_name(source)
         self._core: _core.File | None = None

@@ -244,6 +244,15 @@ def test_many_threads_share_one_handle(path, adata):
     assert failures == []
 
 
+def test_a_relative_path_outlives_chdir(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(path.parent)
+    f = scio.open(path.name)
+    text = pickle.dumps(f)
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(text).X[0].nnz == f.X[0].nnz
+    assert f.obs["depth"][1] == 0.5
+
+
 def test_close_and_context_manager(path):
     with scio.open(path) as f:
         f.X[0]
