@@ -22,6 +22,7 @@ import os
 import shlex
 import sys
 import sysconfig
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,6 +59,13 @@ def _mode() -> tuple[str, list[str]]:
     return "release", ["-O3", "-g0"]
 
 
+def _version() -> str:
+    """Version of the package, which stands in pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        version: str = tomllib.load(file)["project"]["version"]
+    return version
+
+
 def _extension(mode_flags: list[str]) -> Extension:
     try:
         lib_cflags, libs, absent = native.libraries()
@@ -77,6 +85,8 @@ def _extension(mode_flags: list[str]) -> Extension:
             *native.warnings(),
             *lib_cflags,
             *mode_flags,
+            f'-DSCIO_VERSION="{_version()}"',
+            f'-DSCIO_NUMPY_VERSION="{np.__version__}"',
         ],
         extra_link_args=[*libs, *[f for f in mode_flags if f.startswith(("-fsan", "--cov"))]],
     )

@@ -267,9 +267,10 @@ def fill_indexes() -> None:
     make_file("implicit_larger", LATEST, put_low(grid(), (30, 40), implicit))
     paged = [(5, 1), (np.s_[1024:1030], 2)]
     make_file("fixed_paged", LATEST, put_parts((1030,), paged, dtype="u1", fillvalue=9, **ones))
-    far = [(2, 1), (FIRST_PAGED + 1030, 2)]
+    # the second page of the second data block below the first super block that has pages
+    far = [(2, 1), (FIRST_PAGED + 3078, 2)]
     options = {"dtype": "u1", "fillvalue": 9, "maxshape": (None,), **ones}
-    make_file("extensible_paged", LATEST, put_parts((FIRST_PAGED + 1100,), far, **options))
+    make_file("extensible_paged", LATEST, put_parts((FIRST_PAGED + 3100,), far, **options))
     cells = values(144, "u1").reshape(12, 12)
     make_file("btree2_deep", LATEST, put(cells, chunks=(1, 1), maxshape=(None, None)))
     for name, bounds in (("btree1", EARLIEST), ("btree2", LATEST)):
@@ -296,6 +297,8 @@ def fill_layouts() -> None:
     make_file("big", EARLIEST, put(grid(">f8"), chunks=CHUNKS, compression=1, shuffle=True))
     make_file("line_big", EARLIEST, put(values(100, ">i4"), chunks=(10,), compression=1))
     make_file("line", EARLIEST, put(values(105), chunks=(10,), compression=1))
+    many = put(values(260, "u1"), chunks=(1,), compression=1)
+    make_file("line_many", EARLIEST, many)  # enough chunks to try both deflate decoders on
     make_file("line_plain", EARLIEST, put(values(105), chunks=(10,)))
     make_file("cube", EARLIEST, put(values(7 * 8 * 9).reshape(7, 8, 9), chunks=(2, 3, 4)))
     make_file("edge_raw", EARLIEST, put_low(grid(), SHAPE, edge_raw))

@@ -224,10 +224,8 @@ scio_fractal_heap_find_direct(scio_fractal_heap *heap, uint64_t x, scio_error *e
         scio_fractal_block child = {0};
         unsigned row = 0;
 
-        if (depth == SCIO_FRACTAL_MAX_DEPTH)
-            return scio_fail(
-                err, SCIO_ECORRUPT, WHAT " at byte %" PRIu64 ": more than %d tables deep",
-                scio_fractal_heap_position(heap, heap->address), SCIO_FRACTAL_MAX_DEPTH);
+        /* Ids have at most 6 bytes for an offset, so there are at most 49 rows to start with. */
+        SCIO_BUG_IF(depth == SCIO_FRACTAL_MAX_DEPTH, err);
         SCIO_TRY(indirect_nbytes(heap, block.n_rows, &block.nbytes, err));
         SCIO_TRY(ensure_indirect(heap, depth, &block, err));
         SCIO_TRY(choose_entry(heap, &heap->indirect[depth], x, &child, &row, err));

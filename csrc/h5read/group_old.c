@@ -16,8 +16,10 @@
 
 #define TREE_TYPE_GROUP 0
 #define MAX_LEVEL 64
+#define ANY_LEVEL UINT32_MAX
 #define CACHE_SOFT 2
 #define LEAF_HEAD_NBYTES 8
+#define FIRST_TEXT_NBYTES 256
 
 typedef struct local_heap {
     const scio_h5_file *file;
@@ -124,20 +126,10 @@ done:
     return status;
 }
 
-/* A copy of the text at an offset of a heap that is in memory. */
+/* Takes a text of nbytes, NUL included, off the budget and copies it. */
 static scio_status
-copy_text(local_heap *heap, uint64_t offset, char **out, scio_error *err)
+keep_text(local_heap *heap, const char *text, size_t nbytes, char **out, scio_error *err)
 {
-    const char *text, *end;
-    size_t left, nbytes;
-
-    SCIO_TRY(check_offset(heap, offset, err));
-    text = (const char *)heap->data + offset;
-    left = (size_t)(heap->nbytes - offset);
-    end = memchr(text, '\0', left);
-    if (end == NULL)
-        return fail_no_end(heap, offset, err);
-    nbytes = (size_t)(end - text) + 1;
     if (nbytes > heap->left_nbytes)
         return scio_fail(err, SCIO_ECORRUPT,
                          HEAP " at byte %" PRIu64 ": the names of the group are longer together "
@@ -145,6 +137,48 @@ copy_text(local_heap *heap, uint64_t offset, char **out, scio_error *err)
                          absolute(heap->file, heap->data_address), heap->nbytes);
     heap->left_nbytes -= nbytes;
     return scio_mem_strndup(text, nbytes - 1, out, err);
+}
+
+/* The text at an offset of a heap that is not in memory: reads on, twice as much each time, until
+ * its end is there. */
+static scio_status
+read_text(local_heap *heap, uint64_t offset, char **out, scio_error *err)
+{
+    const uint64_t left = heap->nbytes - offset;
+    scio_status status = SCIO_OK;
+    const char *end = NULL;
+    size_t nbytes = FIRST_TEXT_NBYTES / 2;
+    char *text = NULL;
+
+    do {
+        nbytes = nbytes < left / 2 ? nbytes * 2 : (size_t)left;
+        status = scio_mem_realloc(&text, nbytes, 1, err);
+        if (status == SCIO_OK)
+            status = scio_h5_read(heap->file, heap->data_address + offset, nbytes, text, err);
+        if (status != SCIO_OK)
+            goto done;
+        end = memchr(text, '\0', nbytes);
+    } while (end == NULL && nbytes < left);
+    status = end == NULL ? fail_no_end(heap, offset, err)
+                         : keep_text(heap, text, (size_t)(end - text) + 1, out, err);
+done:
+    scio_mem_free(text);
+    return status;
+}
+
+static scio_status
+copy_text(local_heap *heap, uint64_t offset, char **out, scio_error *err)
+{
+    const char *text, *end;
+
+    SCIO_TRY(check_offset(heap, offset, err));
+    if (heap->data == NULL)
+        return read_text(heap, offset, out, err);
+    text = (const char *)heap->data + offset;
+    end = memchr(text, '\0', (size_t)(heap->nbytes - offset));
+    if (end == NULL)
+        return fail_no_end(heap, offset, err);
+    return keep_text(heap, text, (size_t)(end - text) + 1, out, err);
 }
 
 static scio_status
@@ -290,6 +324,22 @@ list_leaf(old_group *group, uint64_t address, scio_error *err)
     return status;
 }
 
+/* The root has any level up to MAX_LEVEL (expected_level ANY_LEVEL), a child one less than its
+ * parent. */
+static scio_status
+check_level(const node *tree, unsigned expected_level, scio_error *err)
+{
+    if (expected_level == ANY_LEVEL && tree->level > MAX_LEVEL)
+        return scio_fail(err, SCIO_ECORRUPT,
+                         TREE " at byte %" PRIu64 ": level %u, expected at most %d",
+                         tree->cursor.position, tree->level, MAX_LEVEL);
+    if (expected_level != ANY_LEVEL && tree->level != expected_level)
+        return scio_fail(err, SCIO_ECORRUPT,
+                         TREE " at byte %" PRIu64 ": level %u, expected one below the parent, %u",
+                         tree->cursor.position, tree->level, expected_level);
+    return SCIO_OK;
+}
+
 /* Recursion ends: the level falls by one a step, from at most MAX_LEVEL. */
 static scio_status
 list_tree(old_group *group, uint64_t address, unsigned expected_level, scio_error *err)
@@ -300,13 +350,8 @@ list_tree(old_group *group, uint64_t address, unsigned expected_level, scio_erro
     status = scio_address_set_add(&group->visited, address, TREE, err);
     if (status == SCIO_OK)
         status = read_tree(group->file, address, &tree, err);
-    if (status == SCIO_OK &&
-        (tree.level > MAX_LEVEL || (expected_level != UINT32_MAX && tree.level != expected_level)))
-        status =
-            scio_fail(err, SCIO_ECORRUPT, TREE " at byte %" PRIu64 ": level %u, expected %s %u",
-                      tree.cursor.position, tree.level,
-                      expected_level == UINT32_MAX ? "at most" : "one below the parent,",
-                      expected_level == UINT32_MAX ? MAX_LEVEL : expected_level);
+    if (status == SCIO_OK)
+        status = check_level(&tree, expected_level, err);
     for (unsigned i = 0; i < tree.n_entries && status == SCIO_OK; i++) {
         uint64_t key = 0, child = 0;
 
@@ -356,7 +401,7 @@ scio_h5_group_old_list(const scio_h5_file *file, const scio_h5_message *message,
     if (status == SCIO_OK)
         status = load_heap(&group.heap, err);
     if (status == SCIO_OK)
-        status = list_tree(&group, tree, UINT32_MAX, err);
+        status = list_tree(&group, tree, ANY_LEVEL, err);
     scio_address_set_clear(&group.visited);
     scio_mem_free(group.heap.data);
     return status;
@@ -403,18 +448,15 @@ static scio_status
 descend(const old_group *group, uint64_t tree_address, const char *name, uint64_t *leaf_out,
         scio_error *err)
 {
-    unsigned expected_level = UINT32_MAX;
+    unsigned expected_level = ANY_LEVEL;
 
-    for (unsigned i = 0; i <= MAX_LEVEL; i++) {
+    for (;;) { /* ends: the level falls by one a step, from at most MAX_LEVEL */
         node tree = {0};
         uint64_t child = SCIO_H5_UNDEFINED;
         scio_status status = read_tree(group->file, tree_address, &tree, err);
 
-        if (status == SCIO_OK && expected_level != UINT32_MAX && tree.level != expected_level)
-            status =
-                scio_fail(err, SCIO_ECORRUPT,
-                          TREE " at byte %" PRIu64 ": level %u, expected one below the parent, %u",
-                          tree.cursor.position, tree.level, expected_level);
+        if (status == SCIO_OK)
+            status = check_level(&tree, expected_level, err);
         if (status == SCIO_OK)
             status = choose_child(group, &tree, name, &child, err);
         scio_mem_free(tree.data);
@@ -426,55 +468,29 @@ descend(const old_group *group, uint64_t tree_address, const char *name, uint64_
         expected_level = tree.level - 1;
         tree_address = child;
     }
-    return scio_fail(err, SCIO_ECORRUPT, TREE ": more than %d levels", MAX_LEVEL);
-}
-
-/* A heap with the two texts of one entry in memory, so that make_link can be shared with listing.
- */
-static scio_status
-copy_found(const local_heap *heap, const leaf_entry *entry, const char *name, scio_h5_link *out,
-           scio_error *err)
-{
-    scio_h5_link link = {0};
-    local_heap whole = *heap;
-    scio_status status = SCIO_OK;
-
-    if (entry->cache_type == CACHE_SOFT) {
-        status = load_heap(&whole, err);
-        if (status == SCIO_OK)
-            status = make_link(&whole, entry, &link, err);
-    } else {
-        link.type = SCIO_H5_LINK_HARD;
-        link.address = entry->address;
-        link.creation_order = UINT64_MAX;
-        status = scio_mem_strndup(name, strlen(name), &link.name, err);
-    }
-    if (status == SCIO_OK) {
-        *out = link;
-        memset(&link, 0, sizeof link);
-    }
-    scio_h5_link_clear(&link);
-    scio_mem_free(whole.data);
-    return status;
 }
 
 static scio_status
-find_in_leaf(const old_group *group, uint64_t address, const char *name, scio_h5_link *out,
+find_in_leaf(old_group *group, uint64_t address, const char *name, scio_h5_link *out,
              scio_error *err)
 {
     node leaf = {0};
     scio_status status = read_leaf(group->file, address, &leaf, err);
+    bool is_found = false;
 
-    for (unsigned i = 0; i < leaf.n_entries && status == SCIO_OK && out->name == NULL; i++) {
+    for (unsigned i = 0; i < leaf.n_entries && status == SCIO_OK && !is_found; i++) {
         leaf_entry entry = {0};
         int order = 1;
 
         status = take_entry(group->file, &leaf, &entry, err);
         if (status == SCIO_OK)
             status = compare(&group->heap, name, entry.name_offset, &order, err);
-        if (status == SCIO_OK && order == 0)
-            status = copy_found(&group->heap, &entry, name, out, err);
+        is_found = status == SCIO_OK && order == 0;
+        if (is_found)
+            status = make_link(&group->heap, &entry, out, err);
     }
+    if (status != SCIO_OK)
+        scio_h5_link_clear(out);
     scio_mem_free(leaf.data);
     return status;
 }

@@ -155,8 +155,7 @@ run_jobs(scio_h5_reading *reading, const scio_h5_read_options *options, scio_err
     SCIO_TRY(scio_mem_zalloc(n_slots, sizeof *reading->scratches, &reading->scratches, err));
     status = pool == NULL || n_jobs == 1 || options->max_parallel == 0
                  ? run_here(reading, n_jobs, err)
-                 : scio_parallel_for(pool, n_slots, n_jobs, run_job, reading,
-                                     reading->cancel, err);
+                 : scio_parallel_for(pool, n_slots, n_jobs, run_job, reading, reading->cancel, err);
     for (size_t i = 0; i < n_slots; i++)
         scio_h5_scratch_free(reading->scratches[i]);
     scio_mem_free(reading->scratches);

@@ -146,8 +146,8 @@ static scio_status
 gather_all(scio_h5_heap *h, const vlen_records *records, uint64_t nbytes, int64_t *offsets,
            scio_buf **payload_inout, scio_error *err)
 {
-    if (nbytes >
-        h->sb->end) { /* values share objects, or the records lie: look before taking memory */
+    /* Values share objects, or the records lie: look before taking memory. */
+    if (nbytes > h->sb->end) {
         SCIO_TRY(gather(h, records, offsets, NULL, err));
         nbytes = (uint64_t)offsets[records->n_items];
     }

@@ -115,6 +115,10 @@ measure(const scio_row *rows, size_t n_cells, row_sizes *out, scio_error *err)
 {
     *out = (row_sizes){0, 0};
     for (size_t i = 0; i < n_cells; i++) {
+        if (rows[i].n_items > SCIO_MAX_ROW_ITEMS)
+            return scio_fail(err, SCIO_EUNSUPPORTED,
+                             "cell %" PRId64 " has %zu stored values, more than %zu", rows[i].cell,
+                             rows[i].n_items, SCIO_MAX_ROW_ITEMS);
         out->longest = rows[i].n_items > out->longest ? rows[i].n_items : out->longest;
         if (!scio_add_size(out->total, rows[i].n_items, &out->total))
             return scio_fail(err, SCIO_ENOMEM, "a batch of more than 2^64 values");

@@ -14,10 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Sums of that many integers up to 2^24 are exact in double. */
-#define MAX_ROW_ITEMS ((size_t)1 << 29)
-
-/* Wide enough for the sum of 2^29 values of 64 bits. */
+/* Wide enough for the sum of SCIO_MAX_ROW_ITEMS values of 64 bits. */
 __extension__ typedef __int128 wide_int;
 
 /* A row on its way. */
@@ -396,9 +393,6 @@ scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, floa
     size_t n_items;
     bool is_fast = false, needs_sort;
 
-    if (row->n_items > MAX_ROW_ITEMS)
-        return scio_fail(err, SCIO_EUNSUPPORTED, "a row of %zu entries, more than %zu",
-                         row->n_items, MAX_ROW_ITEMS);
     SCIO_TRY(try_fast(pass, row, &entries, &is_fast, err));
     if (!is_fast)
         SCIO_TRY(load_general(pass, row, &entries, err));

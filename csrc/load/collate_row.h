@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Entries of a row: sums of that many integers up to 2^24 are exact in double. */
+#define SCIO_MAX_ROW_ITEMS ((size_t)1 << 29)
+
 /* 32 bytes for each item of the longest row, 8 for each entry that `flat` holds: the loader's
  * budget (loader_budget.c) counts on these. */
 struct scio_collate_scratch {

@@ -19,8 +19,8 @@
 
 #include <stdio.h>
 
-#ifndef SCIO_NUMPY_VERSION /* setup.py says the version; the headers know only that of the         \
-                              interface */
+/* setup.py says the version; the headers know only that of the interface. */
+#ifndef SCIO_NUMPY_VERSION
 #define SCIO_NUMPY_VERSION "unknown"
 #endif
 

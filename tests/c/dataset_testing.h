@@ -91,7 +91,7 @@ image_sum(image *im, size_t at, size_t nbytes)
     image_put(im, at + nbytes, 4, scio_h5_lookup3(im->data + at, nbytes));
 }
 
-/* Appends bytes (NULL = zeros) to a file of superblock 0 and says so in it; their position. */
+/* Appends bytes (NULL = zeros) to a file of superblock 0 or 1 and says so in it; their position. */
 static inline size_t
 image_append(image *im, const void *bytes, size_t nbytes)
 {
@@ -104,7 +104,7 @@ image_append(image *im, const void *bytes, size_t nbytes)
     else
         memset(im->data + at, 0, nbytes);
     im->nbytes += nbytes;
-    image_put(im, 40, 8, im->nbytes);
+    image_put(im, im->data[8] == 0 ? 40 : 44, 8, im->nbytes);
     return at;
 }
 

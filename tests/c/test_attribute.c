@@ -394,6 +394,77 @@ TEST(an_attribute_too_large_for_its_heap)
     scio_h5_file_release(file);
 }
 
+enum { N_TRACKED = 10, RECORD_NBYTES = 17 };
+
+/* The corpus file with ten dense attributes, one of them huge, into the image; `*leaf_out` = the
+ * first record of their index by name. */
+static uint64_t
+load_tracked(size_t *leaf_out)
+{
+    FILE *const stream = fopen("tests/fuzz/corpus/h5file/tracked.h5", "rb");
+    scio_h5_file *file;
+    uint64_t at = 0;
+
+    if (stream == NULL)
+        exit(EXIT_FAILURE);
+    memset(&im, 0, sizeof im);
+    im.nbytes = fread(im.data, 1, sizeof im.data, stream);
+    (void)fclose(stream);
+    im.o = im.l = 8;
+    im.end_at = 40;
+    for (size_t i = 0; i + 6 < im.nbytes; i++)
+        if (memcmp(im.data + i, "BTLF\0\x8", 6) == 0)
+            *leaf_out = i + 6;
+    file = image_open(&im);
+    CHECK(scio_h5_resolve(file, scio_h5_file_superblock(file)->root, "tracked", &at, NULL) ==
+          SCIO_OK);
+    scio_h5_file_release(file);
+    return at;
+}
+
+static void
+resum_leaf(size_t leaf)
+{
+    image_resum(&im, leaf - 6, leaf + (size_t)N_TRACKED * RECORD_NBYTES);
+}
+
+TEST(many_records_of_one_object_cost_no_more_than_the_file)
+{
+    char text[64];
+    size_t leaf = 0, huge = 0;
+    const uint64_t at = load_tracked(&leaf);
+
+    for (size_t i = 0; i < N_TRACKED; i++)
+        if (im.data[leaf + i * RECORD_NBYTES] == 0x10)
+            huge = leaf + i * RECORD_NBYTES;
+    CHECK(huge != 0);
+    for (size_t i = 0; i < N_TRACKED; i++) /* 4.2 KB each, in a file of 9 KB */
+        memmove(im.data + leaf + i * RECORD_NBYTES, im.data + huge, RECORD_NBYTES);
+    resum_leaf(leaf);
+    CHECK_FAILS(names_at(at, text, sizeof text, &err), SCIO_ECORRUPT,
+                "its objects are larger together than the file");
+}
+
+TEST(dense_attributes_are_checked)
+{
+    char text[64];
+    size_t leaf = 0;
+    uint64_t at = load_tracked(&leaf);
+
+    im.data[leaf + 8] = 2; /* flagged as shared */
+    resum_leaf(leaf);
+    CHECK_FAILS(names_at(at, text, sizeof text, &err), SCIO_EUNSUPPORTED,
+                "shared object header messages");
+    at = load_tracked(&leaf);
+    im.data[leaf + 13] ^= 1; /* the hash */
+    resum_leaf(leaf);
+    CHECK_FAILS(names_at(at, text, sizeof text, &err), SCIO_ECORRUPT, "the index has hash");
+    at = load_tracked(&leaf);
+    memcpy(im.data + leaf, im.data + leaf + RECORD_NBYTES, RECORD_NBYTES);
+    resum_leaf(leaf);
+    CHECK_FAILS(names_at(at, text, sizeof text, &err), SCIO_ECORRUPT, "two attributes named");
+}
+
 static scio_status
 read_dense(scio_h5_file *file, uint64_t at)
 {

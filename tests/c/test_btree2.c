@@ -306,6 +306,22 @@ TEST(sizes_of_records_are_those_of_their_type)
     CHECK_FAILS(try_walk(&err), SCIO_ECORRUPT, "records of 12 bytes, expected 11");
     patch_header(10, 2, 0);
     CHECK_FAILS(try_walk(&err), SCIO_ECORRUPT, "records of 0 bytes, expected 11");
+    for (unsigned type = 1; type <= 9; type++) { /* O = L = 8 */
+        static const unsigned nbytes[] = {24, 36, 16, 28, 11, 15, 0, 17, 13};
+        char text[64];
+
+        if (type == 7)
+            continue;
+        (void)build(0, 3, 0, 1);
+        patch_header(5, 1, type);
+        patch_header(10, 2, 99);
+        (void)snprintf(text, sizeof text, "records of 99 bytes, expected %u", nbytes[type - 1]);
+        image_finish(&im);
+        file = image_open(&im);
+        CHECK_FAILS(scio_h5_btree2_walk(file, built.header, type, 0, visit, &s, &err),
+                    SCIO_ECORRUPT, text);
+        scio_h5_file_release(file);
+    }
     (void)build(0, 3, 0, 1);
     patch_header(5, 1, 10); /* chunks: only the caller knows */
     patch_node(0, 5, 1, 10);

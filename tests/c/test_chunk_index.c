@@ -71,13 +71,13 @@ TEST(one_byte_chunks_are_found_in_deep_indexes)
 
 TEST(pages_that_were_never_written_are_holes)
 {
-    static uint8_t out[131060 + 1100];
+    static uint8_t out[131060 + 3100];
     static const struct {
         const char *file;
         size_t n_items, at[2], value[2], n_set[2];
     } cases[] = {
         {"fixed_paged", 1030, {5, 1024}, {1, 2}, {1, 6}},
-        {"extensible_paged", 131060 + 1100, {2, 131060 + 1030}, {1, 2}, {1, 1}},
+        {"extensible_paged", 131060 + 3100, {2, 131060 + 3078}, {1, 2}, {1, 1}},
     };
 
     for (size_t i = 0; i < N_OF(cases); i++) {
@@ -300,6 +300,27 @@ TEST(a_tree_that_names_one_node_many_times_ends)
     image_free(&im);
 }
 
+TEST(a_tree_whose_levels_all_branch_into_one_node_ends)
+{
+    enum { N_LEVELS = 40, NODE_NBYTES = 24 + 24 + 4 * 32 };
+    image im = image_load("btree1_levels");
+    const size_t layout = image_find(&im, "\x03\x02\x02", 3, 0);
+    const size_t root = image_append(&im, NULL, (size_t)N_LEVELS * NODE_NBYTES);
+
+    for (size_t i = 0; i < N_LEVELS; i++) { /* 4^39 ways to a leaf without entries */
+        const size_t node = root + i * NODE_NBYTES;
+
+        memcpy(im.data + node, "TREE\1", 5);
+        im.data[node + 5] = (uint8_t)(N_LEVELS - 1 - i);
+        im.data[node + 6] = i + 1 < N_LEVELS ? 4 : 0;
+        for (size_t k = 0; k < 4; k++)
+            image_put(&im, node + 48 + 32 * k, 8, node + NODE_NBYTES);
+    }
+    image_put(&im, layout + 3, 8, root);
+    check_fails(&im, SCIO_ECORRUPT, "/d: chunk B-tree");
+    image_free(&im);
+}
+
 TEST(chunks_outside_the_extent_are_left_out)
 {
     image im = image_load("line_plain");
@@ -479,6 +500,7 @@ TEST(shifts_and_divisors_of_the_arrays_are_checked_before_use)
         {change_max_bits, 65, "65 bits"},
         {change_max_bits, 255, "255 bits"},
         {change_max_bits, 3, "do not fit in 3 bits"},
+        {change_max_bits, 2, "do not fit in 2 bits"}, /* fewer than the least elements need */
         {change_min_elements, 0, "0 elements"},
         {change_min_elements, 15, "15 elements"},
         {change_min_pointers, 0, "0 pointers"},

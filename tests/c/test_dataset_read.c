@@ -452,7 +452,7 @@ TEST(filters_that_are_not_decoded_fail_on_reading_only)
 /* ---- units ---- */
 
 typedef struct collected {
-    uint8_t data[1 << 16];
+    uint8_t data[1 << 18];
     size_t nbytes, n_units, n_planes;
     uint64_t i_next;
     const scio_h5_dataset *dataset;
@@ -497,6 +497,58 @@ TEST(units_are_visited_in_order_decoded_or_as_planes)
     CHECK(scio_h5_scratch_nbytes(scratch) > sizeof *scratch + 140);
     scio_h5_scratch_free(scratch);
     scio_h5_dataset_free(d);
+}
+
+TEST(unfiltered_units_come_aligned)
+{
+    static collected c;
+    scio_h5_dataset *d = corpus_dataset("line_plain"); /* chunks of 40 bytes, back to back */
+    scio_h5_scratch *scratch = NULL;
+    int32_t value;
+
+    memset(&c, 0, sizeof c);
+    CHECK(scio_h5_scratch_new(&scratch, NULL) == SCIO_OK);
+    CHECK(scio_h5_dataset_decode(d, 0, 11, false, scratch, collect, &c, NULL) == SCIO_OK);
+    memcpy(&value, c.data + 4 * 104, sizeof value);
+    CHECK(c.nbytes == 11 * 40 && value == expected_value(104));
+    scio_h5_scratch_free(scratch);
+    scio_h5_dataset_free(d);
+}
+
+TEST(either_deflate_decoder_gives_the_same)
+{
+    for (int engine = -1; engine < 2; engine++) { /* -1: the dataset chooses */
+        scio_h5_dataset *d = corpus_dataset("line_many");
+        uint8_t out[260];
+        size_t n_wrong = 0;
+
+        atomic_store(&scio_h5_dataset_state(d)->engine, engine);
+        CHECK(read_all(d, SCIO_U8, out, sizeof out, NULL) == SCIO_OK);
+        for (size_t k = 0; k < 260; k++)
+            n_wrong += out[k] != expected_value(k);
+        CHECK(n_wrong == 0);
+        CHECK(atomic_load(&scio_h5_dataset_state(d)->engine) >= 0);
+        scio_h5_dataset_free(d);
+    }
+}
+
+TEST(choosing_a_decoder_leaves_a_broken_chunk_to_the_reader)
+{
+    image im = image_load("line_many");
+    const uint64_t start = 0, count = 10;
+    scio_h5_dataset *d = NULL;
+    scio_h5_unit *units;
+    const scio_h5_unit *borrowed = NULL;
+    uint8_t out[10];
+
+    CHECK(image_dataset(&im, &d, NULL) == SCIO_OK);
+    CHECK(scio_h5_dataset_units(d, &borrowed, NULL) == SCIO_OK);
+    units = scio_h5_dataset_state(d)->units;
+    units[130].nbytes = 1; /* in the middle: one that is tried */
+    CHECK(scio_h5_dataset_read(d, &start, &count, SCIO_U8, out, sizeof out, NULL, NULL) == SCIO_OK);
+    CHECK(out[9] == expected_value(9));
+    scio_h5_dataset_free(d);
+    image_free(&im);
 }
 
 TEST(decoding_allocates_nothing_once_it_runs)
@@ -583,9 +635,12 @@ TEST(the_visitors_error_is_handed_on)
 
 /* ---- long data ---- */
 
-#define N_ROWS 30000
+#define N_ROWS 40000       /* more than one piece of 4 MiB */
+#define ROWS_PER_UNIT 2114 /* 256 KiB */
+#define N_LONG_UNITS 19
+#define LAST_NBYTES ((N_ROWS - (N_LONG_UNITS - 1) * ROWS_PER_UNIT) * 124)
 
-/* contiguous.h5 with 30,000 rows of 31 elements, appended to it. */
+/* contiguous.h5 with N_ROWS rows of 31 elements, appended to it. */
 static image
 make_long(void)
 {
@@ -620,20 +675,21 @@ TEST(long_contiguous_data_are_units_of_whole_rows)
     size_t n_bytes = 0;
 
     CHECK(image_dataset(&im, &d, &err) == SCIO_OK);
-    CHECK(d->unit_dims[0] == 262144 / 124 && d->unit_dims[1] == 31 && d->n_units == 15);
+    CHECK(d->unit_dims[0] == ROWS_PER_UNIT && d->unit_dims[1] == 31 && d->n_units == N_LONG_UNITS);
     CHECK(scio_h5_dataset_units(d, &units, &err) == SCIO_OK);
-    for (size_t i = 0; i < 15; i++) {
+    for (size_t i = 0; i < N_LONG_UNITS; i++) {
         CHECK(units[i].is_raw &&
-              units[i].nbytes == (i < 14 ? d->unit_nbytes : (N_ROWS - 14 * 2114) * 124));
+              units[i].nbytes == (i + 1 < N_LONG_UNITS ? d->unit_nbytes : LAST_NBYTES));
         CHECK(i == 0 || units[i].position == units[i - 1].position + units[i - 1].nbytes);
         n_bytes += units[i].nbytes;
     }
     CHECK(n_bytes == (size_t)N_ROWS * 124);
     CHECK(scio_h5_scratch_new(&scratch, NULL) == SCIO_OK);
     memset(&c, 0, sizeof c);
-    c.i_next = 14; /* the short one */
-    CHECK(scio_h5_dataset_decode(d, 14, 1, true, scratch, collect, &c, &err) == SCIO_OK);
-    CHECK(c.nbytes == (N_ROWS - 14 * 2114) * 124);
+    c.i_next = N_LONG_UNITS - 1; /* the short one */
+    CHECK(scio_h5_dataset_decode(d, N_LONG_UNITS - 1, 1, true, scratch, collect, &c, &err) ==
+          SCIO_OK);
+    CHECK(c.nbytes == LAST_NBYTES);
     scio_h5_scratch_free(scratch);
     scio_h5_dataset_free(d);
     image_free(&im);
@@ -644,7 +700,7 @@ TEST(long_contiguous_data_are_read_in_every_way)
     static const struct {
         uint64_t start[2], count[2];
     } boxes[] = {{{0, 0}, {N_ROWS, 31}},  {{7, 0}, {N_ROWS - 9, 31}}, {{0, 3}, {N_ROWS, 1}},
-                 {{100, 1}, {20000, 29}}, {{29999, 30}, {1, 1}},      {{5, 5}, {9000, 17}}};
+                 {{100, 1}, {20000, 29}}, {{N_ROWS - 1, 30}, {1, 1}}, {{5, 5}, {9000, 17}}};
     image im = make_long();
     scio_h5_dataset *d = NULL;
     scio_error err = SCIO_ERROR_INIT;

@@ -384,6 +384,31 @@ TEST(the_header_is_checked)
     CHECK_FIELD(root_rows, 65535, SCIO_ECORRUPT, "65535 rows");
 }
 
+TEST(lengths_in_ids_are_as_wide_as_a_block_needs)
+{
+    make(false);
+    fields.max_managed = 1 << 20; /* three bytes would hold it, but blocks have 128 at most */
+    rewrite_header();
+    CHECK(try_managed(20, 3, NULL) == SCIO_OK);
+}
+
+TEST(a_table_too_small_for_one_row_is_refused)
+{
+    set_fields();
+    fields.width = 16;
+    fields.max_direct = START; /* row 2 has tables of 128 bytes, a row of them 1024 */
+    fields.managed = 8192;
+    image_new_superblock(&im, 2, 8, 8, 48);
+    heap.header = im.nbytes;
+    write_header();
+    heap.root = begin_table(0);
+    for (unsigned i = 0; i < N_ROWS * fields.width; i++)
+        image_u64(&im, 48);
+    image_sum(&im);
+    rewrite_header();
+    CHECK_FAILS(try_managed(2048, 1, &err), SCIO_ECORRUPT, "a table of 0 rows below one of 4");
+}
+
 TEST(every_truncation_of_a_heap_is_an_error)
 {
     make(true);

@@ -188,6 +188,21 @@ TEST(an_old_group_lists_in_order_and_finds_each_name)
     CHECK(resolve_at(old.header, "", &found, NULL) == SCIO_OK && found == old.header);
 }
 
+TEST(an_old_group_finds_names_of_any_length)
+{
+    static char longest[3][3001];
+    const char *const texts[] = {longest[0], longest[1], longest[2]};
+    uint64_t found = 0;
+
+    for (size_t i = 0; i < 3; i++)
+        memset(longest[i], (int)('p' + i), 3000);
+    make_old(texts, 3);
+    for (size_t i = 0; i < 3; i++)
+        CHECK(resolve_at(old.header, texts[i], &found, NULL) == SCIO_OK && found == 1000 + i);
+    longest[1][2999] = 'x';
+    CHECK_FAILS(resolve_at(old.header, texts[1], &found, &err), SCIO_ENOENT, "there is no \"qqq");
+}
+
 TEST(an_old_group_can_be_empty)
 {
     scio_h5_links links;
@@ -238,6 +253,35 @@ TEST(an_old_soft_link_has_its_path_in_the_heap)
     image_patch(&im, entry + 24, 4, 0);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "soft link \"soft\": its path is empty");
     CHECK_FAILS(resolve_at(old.header, "soft", &found, &err), SCIO_ECORRUPT, "its path is empty");
+    image_patch(&im, entry + 24, 4, old.name_offsets[1] + 8); /* "h", then zeros */
+    CHECK_FAILS(resolve_at(old.header, "soft", &found, &err), SCIO_ENOENT, "no \"h\" in \"/\"");
+    memset(im.data + old.data + old.name_offsets[1], 'p', 16);
+    CHECK_FAILS(resolve_at(old.header, "soft", &found, &err), SCIO_ECORRUPT, "does not end");
+}
+
+TEST(an_old_soft_link_can_be_long)
+{
+    static char target[5000];
+    const char *const texts[] = {"soft", target};
+    uint64_t found = 0;
+
+    for (size_t nbytes = 250; nbytes < 4900; nbytes += 251) {
+        memset(target, '/', nbytes); /* the root, at length */
+        target[nbytes] = '\0';
+        memset(&old, 0, sizeof old);
+        start();
+        add_heap(texts, 2, 0);
+        add_leaf(0, 1);
+        image_patch(&im, old.leaves[0] + 24, 4, 2);
+        image_patch(&im, old.leaves[0] + 32, 4, old.name_offsets[1]);
+        old.tree = begin_tree(0, 1);
+        image_u64(&im, 0);
+        image_u64(&im, old.leaves[0]);
+        image_u64(&im, old.name_offsets[0]);
+        add_symbol_table(old.tree, old.heap);
+        image_patch(&im, 36, 8, old.header);
+        CHECK(resolve_at(old.header, "soft", &found, NULL) == SCIO_OK && found == old.header);
+    }
 }
 
 TEST(names_lie_in_the_heap_and_end_there)
@@ -328,6 +372,7 @@ TEST(tree_nodes_are_checked)
     make_old(names, N_NAMES);
     im.data[old.tree + 5] = 200;
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "level 200, expected at most 64");
+    CHECK_FAILS(resolve_at(old.header, "a", &found, &err), SCIO_ECORRUPT, "level 200");
     make_old(names, N_NAMES);
     image_patch(&im, old.tree + 6, 2, 33);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "33 entries, expected at most 32");
@@ -599,6 +644,28 @@ TEST(a_new_group_is_listed_by_name_or_by_creation_order)
     }
 }
 
+TEST(links_of_one_creation_order_are_in_the_order_of_names)
+{
+    scio_h5_links links;
+    uint64_t at;
+
+    start();
+    at = image_header_v2(&im);
+    add_link_info(1);
+    for (unsigned i = 0; i < 3; i++) {
+        const char name[2] = {"cab"[i], 0};
+
+        begin_link(4, 0, name);
+        put("12345678", 8);
+        add_link();
+    }
+    image_header_v2_end(&im);
+    CHECK(list_at(at, NULL, &links, NULL) == SCIO_OK && links.n_links == 3);
+    for (size_t i = 0; i < links.n_links; i++)
+        CHECK(links.links[i].name[0] == "abc"[i]);
+    scio_h5_links_clear(&links);
+}
+
 TEST(new_groups_are_checked)
 {
     uint64_t at;
@@ -636,6 +703,12 @@ TEST(new_groups_are_checked)
     image_message_v1(&im, SCIO_H5_MSG_DATATYPE, 0, "12345678", 8);
     image_header_v1_end(&im);
     CHECK_FAILS(try_list(at, &err), SCIO_ETYPE, "a committed datatype has no members");
+
+    start();
+    at = image_header_v1(&im);
+    image_message_v1(&im, SCIO_H5_MSG_DATASPACE, 0, "12345678", 8);
+    image_header_v1_end(&im);
+    CHECK_FAILS(try_list(at, &err), SCIO_ETYPE, "an object of unknown kind has no members");
 }
 
 TEST(a_group_with_more_links_than_the_limit_is_refused)
@@ -657,6 +730,91 @@ TEST(a_group_with_more_links_than_the_limit_is_refused)
     CHECK_FAILS(list_at(at, &limits, &links, &err), SCIO_EUNSAFE, "the limit n_members");
     make_old(names, N_NAMES);
     CHECK_FAILS(list_at(old.header, &limits, &links, &err), SCIO_EUNSAFE, "the limit n_members");
+}
+
+/* ---- new groups with dense links: a file of the library, changed ---- */
+
+enum { N_MANY = 12, RECORD_NBYTES = 11 };
+
+/* The corpus file with 12 dense links; `*leaf_out` = the first record of their index. */
+static uint64_t
+load_many(size_t *leaf_out)
+{
+    FILE *const stream = fopen("tests/fuzz/corpus/h5file/many.h5", "rb");
+    scio_h5_file *file;
+    uint64_t root;
+
+    if (stream == NULL)
+        exit(EXIT_FAILURE);
+    memset(&im, 0, sizeof im);
+    im.nbytes = fread(im.data, 1, sizeof im.data, stream);
+    (void)fclose(stream);
+    im.o = im.l = 8;
+    im.end_at = 28;
+    im.sum_at = 44;
+    for (size_t at = 0; at + 6 < im.nbytes; at++)
+        if (memcmp(im.data + at, "BTLF\0\5", 6) == 0)
+            *leaf_out = at + 6;
+    file = image_open(&im);
+    root = scio_h5_file_superblock(file)->root;
+    scio_h5_file_release(file);
+    return root;
+}
+
+static void
+resum_leaf(size_t leaf)
+{
+    image_resum(&im, leaf - 6, leaf + (size_t)N_MANY * RECORD_NBYTES);
+}
+
+TEST(dense_links_are_listed_and_found)
+{
+    scio_h5_limits limits;
+    scio_h5_links links;
+    size_t leaf = 0;
+    const uint64_t root = load_many(&leaf);
+    uint64_t found;
+
+    CHECK(list_at(root, NULL, &links, NULL) == SCIO_OK && links.n_links == N_MANY);
+    for (size_t i = 0; i < links.n_links; i++) {
+        CHECK(links.links[i].type == SCIO_H5_LINK_SOFT);
+        CHECK(strcmp(links.links[i].target, "/target") == 0);
+        CHECK_FAILS(resolve_at(root, links.links[i].name, &found, &err), SCIO_ENOENT,
+                    "no \"target\"");
+    }
+    scio_h5_links_clear(&links);
+    CHECK_FAILS(resolve_at(root, "link", &found, &err), SCIO_ENOENT, "no \"link\" in \"/\"");
+    scio_h5_limits_default(&limits);
+    limits.n_members = N_MANY - 1;
+    CHECK_FAILS(list_at(root, &limits, &links, &err), SCIO_EUNSAFE,
+                "more than 11 members, the limit n_members");
+}
+
+TEST(a_dense_link_has_the_hash_that_its_index_says)
+{
+    size_t leaf = 0;
+    const uint64_t root = load_many(&leaf);
+    uint64_t found;
+
+    im.data[leaf] ^= 1;
+    CHECK_FAILS(try_list(root, &err), SCIO_ECORRUPT, "leaf at byte ");
+    resum_leaf(leaf);
+    CHECK_FAILS(try_list(root, &err), SCIO_ECORRUPT, "the index has hash ");
+    (void)load_many(&leaf);
+    memcpy(im.data + leaf + RECORD_NBYTES, im.data + leaf, RECORD_NBYTES);
+    resum_leaf(leaf);
+    CHECK_FAILS(try_list(root, &err), SCIO_ECORRUPT, "two links named ");
+    (void)load_many(&leaf);
+    memcpy(im.data + leaf + RECORD_NBYTES + 4, im.data + leaf + 4, 7);
+    resum_leaf(leaf);
+    CHECK_FAILS(try_list(root, &err), SCIO_ECORRUPT, "the index has hash ");
+    for (unsigned i = 0, n_broken = 0; i < N_MANY; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof name, "link %u", i);
+        n_broken += resolve_at(root, name, &found, NULL) == SCIO_ECORRUPT;
+        CHECK(i < N_MANY - 1 || n_broken == 1);
+    }
 }
 
 TEST(kinds_of_objects)

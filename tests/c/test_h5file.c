@@ -379,6 +379,27 @@ TEST(a_file_lives_until_the_last_release)
     CHECK(scio_h5_file_retain(NULL) == NULL);
 }
 
+static scio_status
+read_zeros(void *context, uint64_t offset, size_t nbytes, void *dst, scio_error *err)
+{
+    (void)context;
+    (void)offset;
+    (void)err;
+    memset(dst, 0, nbytes);
+    return SCIO_OK;
+}
+
+TEST(the_search_ends_in_a_source_of_any_size)
+{
+    scio_source *source = NULL;
+    scio_h5_file *file = NULL;
+
+    CHECK(scio_source_from_callback(UINT64_MAX, "endless", read_zeros, NULL, NULL, &source, NULL) ==
+          SCIO_OK);
+    CHECK_FAILS(scio_h5_file_open(source, NULL, &file, &err), SCIO_EFORMAT, "a file of zeros");
+    scio_source_release(source);
+}
+
 /* ---- the cache of blocks ---- */
 
 typedef struct remote {

@@ -495,6 +495,12 @@ TEST(enums_keep_names_and_values_and_know_booleans)
     type = take();
     CHECK(!type->is_bool);
     scio_h5_type_free(type);
+    add_enum(3, bools, zero_one, 2);
+    image_patch(&im, from + 18, 2, 7); /* a base of seven bits */
+    type = take();
+    CHECK(type->dtype == SCIO_DTYPE_NONE);
+    CHECK_STR(type->unsupported, "enum over integer of 1 bytes, bit offset 0, precision 7");
+    scio_h5_type_free(type);
 }
 
 TEST(enums_are_checked)
@@ -603,6 +609,14 @@ TEST(arrays_multiply_to_their_size)
     CHECK_FAILS(try_parse(&err), SCIO_ECORRUPT, "array of version 1");
     add_array(3, 25, 2, dims);
     CHECK_FAILS(try_parse(&err), SCIO_ECORRUPT, "array of 25 bytes");
+    start();
+    head(SCIO_H5_ARRAY, 3, 0, 4);
+    image_u8(&im, 1);
+    image_u32(&im, 1);
+    add_integer(8, 4, 0, 20);
+    type = take();
+    CHECK_STR(type->unsupported, "array of integer of 4 bytes");
+    scio_h5_type_free(type);
     add_array(3, 24, 2, zero);
     CHECK_FAILS(try_parse(&err), SCIO_ECORRUPT, "disagree");
     add_array(3, 4, 4, wrap); /* 4 * 2^64 bytes, which is 0 in 64 bits */
@@ -625,6 +639,12 @@ TEST(complex_is_two_floats)
     add_float(0x1f20, 4, 32, 23, 8, 23, 127);
     type = take();
     CHECK_STR(type->unsupported, "complex number of two different parts");
+    scio_h5_type_free(type);
+    start();
+    head(SCIO_H5_COMPLEX, 5, 1, 4);
+    add_float(0x0f20, 2, 16, 7, 8, 7, 127);
+    type = take();
+    CHECK_STR(type->unsupported, "complex of float of 2 bytes");
     scio_h5_type_free(type);
     start();
     head(SCIO_H5_COMPLEX, 5, 1, 9);

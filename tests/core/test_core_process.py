@@ -191,8 +191,8 @@ def test_a_signal_handler_that_does_not_raise_does_not_stop_a_read():
     code = """
     seen = []
     signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
-    delay = 0.02
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+    delay = 0.4
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
     got = dataset.read()
     print(seen, got.shape)
     """
