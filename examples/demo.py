@@ -34,13 +34,13 @@ def usual_path(path: str) -> Callable[[], int]:
 
     class Cells(torch.utils.data.Dataset):  # type: ignore[type-arg]
         def __init__(self) -> None:
-            self.adata = anndata.read_h5ad(path, backed="r")
+            self.matrix = anndata.read_h5ad(path, backed="r").X  # once: indptr stays in memory
 
         def __len__(self) -> int:
-            return int(self.adata.n_obs)
+            return int(self.matrix.shape[0])
 
         def __getitem__(self, i: int) -> torch.Tensor:
-            x = self.adata.X[i].toarray().ravel()
+            x = self.matrix[i].toarray().ravel()
             return torch.log1p(torch.from_numpy(x * (1e4 / x.sum())))
 
     loader = torch.utils.data.DataLoader(Cells(), batch_size=BATCH_SIZE, shuffle=True)
