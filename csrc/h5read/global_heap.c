@@ -296,9 +296,12 @@ find_collection(scio_h5_heap *h, uint64_t address, scio_error *err)
 static const uint8_t *
 find_object(const scio_h5_heap *h, const scio_h5_collection *c, uint32_t number)
 {
-    const uint32_t *objects = h->objects + c->i_first;
+    const uint32_t *objects;
     size_t low = 0, high = c->n_objects;
 
+    if (c->n_objects == 0)
+        return NULL;
+    objects = h->objects + c->i_first;
     if (number != 0 && number <= c->n_objects && load_u16(c->data + objects[number - 1]) == number)
         return c->data + objects[number - 1];
     while (low < high) {

@@ -209,6 +209,14 @@ fail_count(const char *what, uint64_t position, unsigned n_entries, unsigned max
                      what, position, n_entries, max_entries);
 }
 
+/* A TREE node of n_entries: head, a key in front of each child and one behind the last. */
+static size_t
+tree_nbytes(const scio_h5_superblock *superblock, size_t n_entries)
+{
+    return 8 + 2 * superblock->offset_nbytes + n_entries * superblock->offset_nbytes +
+           (n_entries + 1) * superblock->length_nbytes;
+}
+
 /* Head of a TREE node: signature, type, level, number of entries, two siblings that nobody needs.
  */
 static scio_status
@@ -234,8 +242,10 @@ read_tree(const scio_h5_file *file, uint64_t address, node *out, scio_error *err
         return fail_count(TREE, head.position, n_entries, 2 * superblock->group_internal_k, err);
     out->level = level;
     out->n_entries = n_entries;
-    nbytes = head_nbytes + (size_t)n_entries * superblock->offset_nbytes +
-             ((size_t)n_entries + 1) * superblock->length_nbytes;
+    /* The whole node is in the file, though only the part in use is read. */
+    SCIO_TRY(scio_h5_check_range(file, address,
+                                 tree_nbytes(superblock, 2 * superblock->group_internal_k), err));
+    nbytes = tree_nbytes(superblock, n_entries);
     SCIO_TRY(load(file, address, nbytes, TREE, out, err));
     return scio_cursor_skip(&out->cursor, head_nbytes, err);
 }
@@ -286,6 +296,11 @@ take_entry(const scio_h5_file *file, node *leaf, leaf_entry *out, scio_error *er
 static scio_status
 make_link(local_heap *heap, const leaf_entry *entry, scio_h5_link *link, scio_error *err)
 {
+    if (entry->cache_type > CACHE_SOFT)
+        return scio_fail(err, SCIO_ECORRUPT,
+                         LEAF ": the entry of the name at offset %" PRIu64
+                              " has cache type %" PRIu32 ", expected at most 2",
+                         entry->name_offset, entry->cache_type);
     link->creation_order = UINT64_MAX;
     link->address = entry->cache_type == CACHE_SOFT ? SCIO_H5_UNDEFINED : entry->address;
     link->type = entry->cache_type == CACHE_SOFT ? SCIO_H5_LINK_SOFT : SCIO_H5_LINK_HARD;

@@ -28,9 +28,10 @@ typedef struct plain_row {
 } plain_row;
 
 typedef enum value_kind {
-    SMALL_COUNTS, /* 0 … 9: fit every dtype */
-    EIGHTHS,      /* multiples of 1/8, some negative: their sums are exact in double */
-    LARGE_COUNTS  /* up to 2^40: float32 does not hold them */
+    SMALL_COUNTS,  /* 0 … 9: fit every dtype */
+    EIGHTHS,       /* multiples of 1/8, some negative: their sums are exact in double */
+    MEDIUM_COUNTS, /* up to 2^31: float32 holds few of them */
+    LARGE_COUNTS   /* up to 2^40: float32 does not hold them */
 } value_kind;
 
 static double
@@ -41,6 +42,8 @@ value_of(value_kind kind, uint64_t r)
         return (double)(r % 10);
     case EIGHTHS:
         return ((double)(r % 100) - 20.0) / 8.0;
+    case MEDIUM_COUNTS:
+        return (double)(r % (UINT64_C(1) << 31));
     default:
         return (double)(r % (UINT64_C(1) << 40));
     }
@@ -400,6 +403,12 @@ static const presentation eighths[] = {
      .is_shuffled = true},
 };
 
+static const presentation medium_counts[] = {
+    {"u16 i32", SCIO_U16, SCIO_I32, .is_fast = false},
+    {"u16 u32", SCIO_U16, SCIO_U32, .is_fast = false},
+    {"dense i32", SCIO_DTYPE_NONE, SCIO_I32, .is_fast = false},
+};
+
 static const presentation large_counts[] = {
     {"u16 f64", SCIO_U16, SCIO_F64, .is_fast = false},
     {"u16 i64", SCIO_U16, SCIO_I64, .is_fast = false},
@@ -501,6 +510,7 @@ TEST(fractions_and_negative_values_give_the_same_batch_in_every_presentation)
 
 TEST(counts_beyond_float32_are_scaled_from_their_exact_values)
 {
+    check_presentations(medium_counts, sizeof medium_counts / sizeof *medium_counts, MEDIUM_COUNTS);
     check_presentations(large_counts, sizeof large_counts / sizeof *large_counts, LARGE_COUNTS);
 }
 
@@ -575,11 +585,15 @@ TEST(totals_of_fractions_do_not_depend_on_how_the_row_is_stored)
         values[i] = dense[i] = 0.0f;
     }
     for (int i = 0; i < N; i++) {
-        reversed[N - 1 - i] = dense[2 * i] = values[i] =
-            (float)(random_at(60, (size_t)i) % 100000) * 1e-3f + 1e-4f * (float)i;
+        /* two large ones cancel and take with them what their lanes hold: the sum tells the lanes
+         */
+        const float x = i == 1 ? 0x1p70f : i == N - 1 ? -0x1p70f : 1.0f + 0.1f * (float)i;
+
+        reversed[N - 1 - i] = dense[2 * i] = values[i] = x;
         reversed_columns[N - 1 - i] = columns[i];
     }
     expected = one_scaled(&row, 12345.678);
+    CHECK(expected > 0);
     row.indices = reversed_columns;
     row.values = reversed;
     CHECK(one_scaled(&row, 12345.678) == expected);

@@ -169,6 +169,8 @@ TEST(to_dense_sums_duplicates_in_every_dtype)
         memset(dense, 0xAA, sizeof dense);
         CHECK(scio_csr_to_dense(&m.view, dense, nbytes, NULL) == SCIO_OK);
         CHECK(scio_cast((scio_dtype)d, dense, SCIO_F64, values, MOST, NULL) == SCIO_OK);
+        for (size_t i = 0; d == SCIO_BOOL && i < MOST; i++)
+            CHECK(((const uint8_t *)dense)[i] <= 1);
         for (int64_t r = 0; r < N_ROWS; r++)
             for (int64_t c = 0; c < N_COLS; c++)
                 CHECK(values[r * N_COLS + c] == plain_at(&m, r, c));

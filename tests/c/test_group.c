@@ -129,6 +129,13 @@ begin_tree(unsigned level, unsigned n)
     return at;
 }
 
+/* Nodes have room for 32 children, whatever they hold. */
+static void
+end_tree(uint64_t at)
+{
+    image_zeros(&im, (size_t)at + 24 + 32 * 8 + 33 * 8 - im.nbytes);
+}
+
 /* Names in strcmp order, four to a leaf, two leaves to a node, two nodes below the root. */
 static void
 make_old(const char *const *names, size_t n_names)
@@ -152,6 +159,7 @@ make_old(const char *const *names, size_t n_names)
             image_u64(&im, old.leaves[k]);
             image_u64(&im, old.name_offsets[last]);
         }
+        end_tree(nodes[n_nodes - 1]);
     }
     old.tree = begin_tree(1, (unsigned)n_nodes);
     image_u64(&im, 0);
@@ -161,6 +169,7 @@ make_old(const char *const *names, size_t n_names)
         image_u64(&im, nodes[i]);
         image_u64(&im, old.name_offsets[last]);
     }
+    end_tree(old.tree);
     add_symbol_table(old.tree, old.heap);
 }
 
@@ -213,6 +222,7 @@ TEST(an_old_group_can_be_empty)
     add_heap(NULL, 0, 0);
     tree = begin_tree(0, 0);
     image_u64(&im, 0);
+    end_tree(tree);
     add_symbol_table(tree, old.heap);
     CHECK(list_at(old.header, NULL, &links, NULL) == SCIO_OK && links.n_links == 0);
     scio_h5_links_clear(&links);
@@ -240,6 +250,7 @@ TEST(an_old_soft_link_has_its_path_in_the_heap)
     image_u64(&im, 0);
     image_u64(&im, old.leaves[0]);
     image_u64(&im, old.name_offsets[0]);
+    end_tree(old.tree);
     add_symbol_table(old.tree, old.heap);
     image_patch(&im, 36, 8, old.header); /* root */
     CHECK(list_at(old.header, NULL, &links, NULL) == SCIO_OK && links.n_links == 1);
@@ -278,6 +289,7 @@ TEST(an_old_soft_link_can_be_long)
         image_u64(&im, 0);
         image_u64(&im, old.leaves[0]);
         image_u64(&im, old.name_offsets[0]);
+        end_tree(old.tree);
         add_symbol_table(old.tree, old.heap);
         image_patch(&im, 36, 8, old.header);
         CHECK(resolve_at(old.header, "soft", &found, NULL) == SCIO_OK && found == old.header);
@@ -329,6 +341,7 @@ TEST(many_entries_of_one_long_name_cost_no_more_than_the_heap)
     image_u64(&im, 0);
     image_u64(&im, old.leaves[0]);
     image_u64(&im, old.name_offsets[0]);
+    end_tree(old.tree);
     add_symbol_table(old.tree, old.heap);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "longer together than its");
 }
@@ -377,6 +390,10 @@ TEST(tree_nodes_are_checked)
     image_patch(&im, old.tree + 6, 2, 33);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "33 entries, expected at most 32");
     make_old(names, N_NAMES);
+    image_patch(&im, old.header + 24, 8, im.nbytes - 200); /* the part in use would fit */
+    memcpy(im.data + im.nbytes - 200, im.data + old.tree, 100);
+    CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "544 bytes at address");
+    make_old(names, N_NAMES);
     image_patch(&im, old.header + 24, 8, UNDEFINED);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "undefined");
     make_old(names, N_NAMES);
@@ -407,6 +424,10 @@ TEST(leaves_are_checked)
     make_old(names, N_NAMES);
     im.data[old.leaves[0] + 4] = 2;
     CHECK_FAILS(try_list(old.header, &err), SCIO_EUNSUPPORTED, "version 2, read is 1");
+    make_old(names, N_NAMES);
+    image_patch(&im, old.leaves[0] + 8 + 16, 4, 3);
+    CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "cache type 3, expected at most 2");
+    CHECK_FAILS(resolve_at(old.header, "a", &found, &err), SCIO_ECORRUPT, "cache type 3");
     make_old(names, N_NAMES);
     image_patch(&im, old.leaves[0] + 6, 2, 9);
     CHECK_FAILS(try_list(old.header, &err), SCIO_ECORRUPT, "9 entries, expected at most 8");

@@ -254,56 +254,58 @@ TEST(long_unsorted_rows_are_searched_by_both_methods)
     }
 }
 
-/* Many blocks of rows: the position that is named is the first, whichever thread was first. */
-enum { N_ROWS = 60000, N_ROW = 3 };
+/* Several blocks of 4,096 rows: the position that is named is the first, whichever thread was
+ * first. */
+enum { N_ROWS = 20000, N_ROW = 250, BLOCK = 4096 * N_ROW };
 
 static scio_csr_view
-large(int64_t *indptr, uint16_t *indices)
+large(int64_t *indptr, int64_t *indices)
 {
     for (int64_t r = 0; r <= N_ROWS; r++)
         indptr[r] = r * N_ROW;
-    for (int64_t i = 0; i < N_ROWS * N_ROW; i++)
-        indices[i] = (uint16_t)(i % N_ROW * 10);
-    return (scio_csr_view){N_ROWS, 30,      (int64_t)N_ROWS * N_ROW, indptr, indices, SCIO_U16,
+    for (int64_t i = 0; i < (int64_t)N_ROWS * N_ROW; i++)
+        indices[i] = i % N_ROW * 10;
+    return (scio_csr_view){N_ROWS, 10 * N_ROW, (int64_t)N_ROWS * N_ROW, indptr, indices, SCIO_U16,
                            NULL,   SCIO_F32};
 }
 
+static int64_t large_indptr[N_ROWS + 1];
+static int64_t large_indices[N_ROWS * N_ROW]; /* wide, so that a block takes its time */
+
 TEST(the_first_of_many_bad_positions_is_named_with_any_number_of_threads)
 {
-    static int64_t indptr[N_ROWS + 1];
-    static uint16_t indices[N_ROWS * N_ROW];
     const size_t n_threads[] = {1, 2, 7};
-    const scio_csr_view csr = large(indptr, indices);
+    const scio_csr_view csr = large(large_indptr, large_indices);
     scio_pool *pool = NULL;
 
     CHECK(scio_pool_shared(&pool, NULL) == SCIO_OK);
-    for (int64_t i = 50000; i < csr.nnz; i += 1001)
-        indices[i] = 30;
+    /* block 1 finds its own early, while block 2 is on the way to one at its end */
+    large_indices[BLOCK + BLOCK / 4] = 2500;
+    large_indices[3 * BLOCK - 1] = 2501;
+    large_indices[4 * BLOCK] = 2502;
     for (size_t k = 0; k < 3; k++) {
         CHECK(scio_pool_resize(pool, n_threads[k], NULL) == SCIO_OK);
-        for (int round = 0; round < 50; round++) {
+        for (int round = 0; round < 30; round++) {
             scio_csr_facts facts;
             scio_error err = SCIO_ERROR_INIT;
 
             CHECK(scio_csr_validate(&csr, SCIO_CHECK_FULL, &facts, &err) == SCIO_ECORRUPT);
-            CHECK_STR(err.message, "indices[50000] is 30 in row 16666, not in [0, 30)");
+            CHECK_STR(err.message, "indices[1280000] is 2500 in row 5120, not in [0, 2500)");
         }
     }
 }
 
 TEST(facts_of_many_blocks_are_joined)
 {
-    static int64_t indptr[N_ROWS + 1];
-    static uint16_t indices[N_ROWS * N_ROW];
-    const scio_csr_view csr = large(indptr, indices);
+    const scio_csr_view csr = large(large_indptr, large_indices);
     scio_csr_facts facts = {false, true};
 
     CHECK(scio_csr_validate(&csr, SCIO_CHECK_FULL, &facts, NULL) == SCIO_OK);
     CHECK(facts.is_sorted && !facts.has_duplicates);
-    indices[170001] = 29; /* row 56667 is 29 10 20 now */
+    large_indices[4 * BLOCK] = 2499; /* the first of a row, and its last is 2490 */
     CHECK(scio_csr_validate(&csr, SCIO_CHECK_FULL, &facts, NULL) == SCIO_OK);
     CHECK(!facts.is_sorted && !facts.has_duplicates);
-    indices[80003] = 10; /* row 26667: 0 10 10 */
+    large_indices[BLOCK + 7] = 60; /* as its left neighbour */
     CHECK(scio_csr_validate(&csr, SCIO_CHECK_FULL, &facts, NULL) == SCIO_OK);
     CHECK(!facts.is_sorted && facts.has_duplicates);
 }

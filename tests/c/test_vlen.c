@@ -277,6 +277,7 @@ TEST(each_rule_of_records_and_collections_is_checked)
         {twice, 2, 0, 16, 0, 0, 1, 1, 0, "object 1 is there twice"},
         {too_long, 1, 0, 16, 0, 0, 3, 1, 0, "object 1 has 9 bytes, the collection has room for 8"},
         {far_too_long, 1, 0, 16, 0, 0, 3, 1, 0, "object 1 has 18446744073709551615 bytes"},
+        {NULL, 0, 0, 16, 0, 0, 3, 1, 0, "has no object 1"},
         {good, 1, 0, 16, 0, 0, 3, 2, 0, "has no object 2"},
         {good, 1, 0, 16, 0, 0, 3, 0, 0, "has no object 0"},
         {good, 1, 0, 16, 0, 0, 3, 65537, 0, "has no object 65537"},

@@ -174,6 +174,8 @@ check_dataset(scio_h5_dataset *dataset, scio_h5_scratch *scratch, uint64_t seed)
     scio_error err = SCIO_ERROR_INIT;
     uint8_t *out = NULL;
 
+    if (dataset->type->itemsize > MAX_NBYTES)
+        return;
     expect(scio_mem_alloc((size_t)b.n_items + 1, dataset->type->itemsize + 8, &out, NULL) ==
            SCIO_OK);
     if (is_ok(read_box(dataset, &b, SCIO_DTYPE_NONE, out, &err), &err)) {
