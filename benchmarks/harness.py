@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -77,7 +76,8 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def peak_rss_mib() -> float:
     """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in _lines("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def in_child(script: str, function: str, arguments: dict[str, Any]) -> dict[str, Any]:

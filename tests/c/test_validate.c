@@ -265,7 +265,7 @@ large(int64_t *indptr, int64_t *indices)
         indptr[r] = r * N_ROW;
     for (int64_t i = 0; i < (int64_t)N_ROWS * N_ROW; i++)
         indices[i] = i % N_ROW * 10;
-    return (scio_csr_view){N_ROWS, 10 * N_ROW, (int64_t)N_ROWS * N_ROW, indptr, indices, SCIO_U16,
+    return (scio_csr_view){N_ROWS, 10 * N_ROW, (int64_t)N_ROWS * N_ROW, indptr, indices, SCIO_I64,
                            NULL,   SCIO_F32};
 }
 
