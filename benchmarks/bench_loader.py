@@ -230,7 +230,8 @@ def main() -> None:
             common = {"path": path, "n_runs": options.runs, "limit_s": options.seconds}
             result = harness.in_child(__file__, function, {**common, **settings})
             rows.append(_report(shape.name, compression, name, result))
-    print("saved", harness.save("loader" + ("_quick" if options.quick else ""), rows).name)
+    name = "_".join(["loader", *options.files, *(["quick"] if options.quick else [])])
+    print("saved", harness.save(name, rows).name)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 typedef enum scio_cpu_level { SCIO_CPU_BASE, SCIO_CPU_AVX2, SCIO_CPU_AVX512 } scio_cpu_level;
 
 /* The level in force: what the CPU offers, capped by SCIO_CPU.  Read once, at the first call.  An
- * unknown value of SCIO_CPU is EINVAL naming the legal ones; a level that the CPU lacks is capped. */
+ * unknown value of SCIO_CPU is EINVAL naming the legal ones; a level that the CPU lacks is capped.
+ */
 SCIO_MUST_CHECK scio_status scio_cpu_level_get(scio_cpu_level *out, scio_error *err);
 /* As above; BASE when SCIO_CPU is wrong (the caller has reported that before). */
 scio_cpu_level scio_cpu(void);

@@ -31,16 +31,16 @@ typedef enum scio_dtype {
         SCIO_N_DTYPES
 } scio_dtype;
 
-size_t scio_dtype_itemsize(scio_dtype dtype);     /* 0 for NONE */
-char scio_dtype_kind(scio_dtype dtype);           /* 'b' 'i' 'u' 'f', 0 for NONE */
-const char *scio_dtype_name(scio_dtype dtype);    /* "float32"; "none" for NONE */
+size_t scio_dtype_itemsize(scio_dtype dtype);      /* 0 for NONE */
+char scio_dtype_kind(scio_dtype dtype);            /* 'b' 'i' 'u' 'f', 0 for NONE */
+const char *scio_dtype_name(scio_dtype dtype);     /* "float32"; "none" for NONE */
 scio_dtype scio_dtype_from_name(const char *name); /* NONE when unknown */
 
 /* Converts n_items values; the native fast path of every cast that is offered.  Integer to integer:
  * each value is checked against the range of the target; float to integer: only integral values in
- * range; anything to bool: non-zero = 1; integer to float and float to float: nearest, ties to even.
- * `src` and `dst` may be the same pointer only when the dtypes are equal; neither needs alignment.
- * ERANGE names the first position whose value does not fit; dst is then undefined. */
+ * range; anything to bool: non-zero = 1; integer to float and float to float: nearest, ties to
+ * even. `src` and `dst` may be the same pointer only when the dtypes are equal; neither needs
+ * alignment. ERANGE names the first position whose value does not fit; dst is then undefined. */
 SCIO_MUST_CHECK scio_status scio_cast(scio_dtype src_dtype, const void *src, scio_dtype dst_dtype,
                                       void *dst, size_t n_items, scio_error *err);
 /* As scio_cast, with the source's bytes swapped first (big-endian files). */

@@ -40,7 +40,13 @@ typedef struct scio_error {
     char message[SCIO_MESSAGE_NBYTES];
 } scio_error;
 
-#define SCIO_ERROR_INIT {SCIO_OK, 0, {0}}
+#define SCIO_ERROR_INIT                                                                            \
+    {                                                                                              \
+        SCIO_OK, 0,                                                                                \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
+    }
 
 #if defined(__GNUC__)
 #define SCIO_PRINTF(i_format, i_first) __attribute__((format(printf, i_format, i_first)))

@@ -30,8 +30,8 @@ SCIO_MUST_CHECK scio_status scio_mem_strndup(const char *text, size_t nbytes, ch
                                              scio_error *err);
 void scio_mem_free(void *pointer);
 
-/* `out` and `inout` are declared `void *` so that callers pass `&typed_pointer` without a cast; they
- * are written through memcpy. */
+/* `out` and `inout` are declared `void *` so that callers pass `&typed_pointer` without a cast;
+ * they are written through memcpy. */
 
 /* Test builds only (SCIO_TESTING): the k-th allocation from now (0 = the next) fails, and every one
  * after it until disarmed; SIZE_MAX disarms.  In other builds both do nothing / return 0. */

@@ -1,5 +1,5 @@
-/* A few dozen slots; a block is put in and taken out by one atomic exchange.  Its size stands in its own
- * first bytes while it waits. */
+/* A few dozen slots; a block is put in and taken out by one atomic exchange.  Its size stands in
+ * its own first bytes while it waits. */
 #include "base/recycle.h"
 
 #include <stdatomic.h>
@@ -9,8 +9,8 @@ enum { N_SLOTS = 64, CLASSES_PER_OCTAVE = 8 };
 
 static _Atomic(void *) slots[N_SLOTS];
 static atomic_size_t held_nbytes;
-/* Blocks in slots or taken out to be looked at: never more than there are slots, so that whoever looked
- * at one always finds a slot to put it back into. */
+/* Blocks in slots or taken out to be looked at: never more than there are slots, so that whoever
+ * looked at one always finds a slot to put it back into. */
 static atomic_size_t n_blocks;
 
 #if defined(__SANITIZE_ADDRESS__)

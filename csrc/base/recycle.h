@@ -1,8 +1,8 @@
 /* Blocks that were given back and wait for the next buffer of their size.
  *
- * Fresh memory is touched for the first time page by page, which costs as much as decoding what goes into
- * it; batches are made and dropped at a fixed size, so their blocks go round.  Bounded; any thread; no
- * lock, so nothing can be held across a fork. */
+ * Fresh memory is touched for the first time page by page, which costs as much as decoding what
+ * goes into it; batches are made and dropped at a fixed size, so their blocks go round.  Bounded;
+ * any thread; no lock, so nothing can be held across a fork. */
 #ifndef SCIO_BASE_RECYCLE_H
 #define SCIO_BASE_RECYCLE_H
 

@@ -19,7 +19,8 @@ typedef struct scio_cursor {
 scio_cursor scio_cursor_make(const void *data, size_t nbytes, uint64_t position, const char *what);
 size_t scio_cursor_left(const scio_cursor *cursor);
 
-/* Each takes its bytes (little-endian) or gives ECORRUPT: what, position, bytes wanted, bytes left. */
+/* Each takes its bytes (little-endian) or gives ECORRUPT: what, position, bytes wanted, bytes left.
+ */
 SCIO_MUST_CHECK scio_status scio_cursor_u8(scio_cursor *cursor, uint8_t *out, scio_error *err);
 SCIO_MUST_CHECK scio_status scio_cursor_u16(scio_cursor *cursor, uint16_t *out, scio_error *err);
 SCIO_MUST_CHECK scio_status scio_cursor_u32(scio_cursor *cursor, uint32_t *out, scio_error *err);

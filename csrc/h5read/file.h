@@ -1,7 +1,7 @@
 /* An HDF5 file opened for reading: superblock, limits, bounded reads.  No libhdf5, no global state.
  *
- * All objects are named by the address of their object header (relative to the superblock's base, as
- * stored in the file).  A file may be used by any number of threads at once. */
+ * All objects are named by the address of their object header (relative to the superblock's base,
+ * as stored in the file).  A file may be used by any number of threads at once. */
 #ifndef SCIO_H5READ_FILE_H
 #define SCIO_H5READ_FILE_H
 
@@ -27,13 +27,13 @@ void scio_h5_limits_default(scio_h5_limits *out);
 
 typedef struct scio_h5_file scio_h5_file; /* refcounted */
 
-/* Retains `source`; reads and checks the superblock.  `limits` NULL = default.  EFORMAT when it is no
- * HDF5 file (saying what it looks like: empty, text, gzip, zip …), ECORRUPT when truncated or broken,
- * EUNSUPPORTED for versions and drivers that are not read. */
+/* Retains `source`; reads and checks the superblock.  `limits` NULL = default.  EFORMAT when it is
+ * no HDF5 file (saying what it looks like: empty, text, gzip, zip …), ECORRUPT when truncated or
+ * broken, EUNSUPPORTED for versions and drivers that are not read. */
 SCIO_MUST_CHECK scio_status scio_h5_file_open(scio_source *source, const scio_h5_limits *limits,
                                               scio_h5_file **out, scio_error *err);
 scio_h5_file *scio_h5_file_retain(scio_h5_file *file);
-void scio_h5_file_release(scio_h5_file *file); /* NULL allowed */
+void scio_h5_file_release(scio_h5_file *file);              /* NULL allowed */
 scio_source *scio_h5_file_source(const scio_h5_file *file); /* borrowed */
 const scio_h5_limits *scio_h5_file_limits(const scio_h5_file *file);
 

@@ -44,9 +44,9 @@ SCIO_MUST_CHECK scio_status scio_h5_links_list(const scio_h5_file *file, uint64_
                                                scio_h5_links *out, scio_error *err);
 void scio_h5_links_clear(scio_h5_links *links);
 
-/* Follows `path` ("/" and empty parts ignored) from the group at `start` through hard links and soft
- * links inside the file (at most 16).  One name is looked up without listing the group.  ENOENT names
- * the missing part and its parent; EUNSAFE for external and user-defined links. */
+/* Follows `path` ("/" and empty parts ignored) from the group at `start` through hard links and
+ * soft links inside the file (at most 16).  One name is looked up without listing the group. ENOENT
+ * names the missing part and its parent; EUNSAFE for external and user-defined links. */
 SCIO_MUST_CHECK scio_status scio_h5_resolve(const scio_h5_file *file, uint64_t start,
                                             const char *path, uint64_t *address_out,
                                             scio_error *err);
@@ -55,7 +55,8 @@ typedef struct scio_h5_attr {
     char *name;
     scio_h5_type *type;
     scio_h5_space space;
-    uint8_t *value; /* n_items * type->itemsize bytes as stored; vlen not resolved; NULL when empty */
+    uint8_t
+        *value; /* n_items * type->itemsize bytes as stored; vlen not resolved; NULL when empty */
     size_t value_nbytes;
 } scio_h5_attr;
 

@@ -72,10 +72,15 @@ SCIO_MUST_CHECK scio_status scio_h5_type_from_message(const scio_h5_file *file,
                                                       const scio_h5_message *message,
                                                       scio_h5_type **out, scio_error *err);
 void scio_h5_type_free(scio_h5_type *type);
-/* True when values of the type hold heap references that must be resolved (vlen anywhere inside). */
+/* True when values of the type hold heap references that must be resolved (vlen anywhere inside).
+ */
 bool scio_h5_type_has_vlen(const scio_h5_type *type);
 
-typedef enum scio_h5_space_class { SCIO_H5_SCALAR, SCIO_H5_SIMPLE, SCIO_H5_NULL } scio_h5_space_class;
+typedef enum scio_h5_space_class {
+    SCIO_H5_SCALAR,
+    SCIO_H5_SIMPLE,
+    SCIO_H5_NULL
+} scio_h5_space_class;
 
 typedef struct scio_h5_space {
     scio_h5_space_class space_class;

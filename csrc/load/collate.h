@@ -19,8 +19,8 @@ typedef enum scio_select {
 /* What happens to a row, fixed for a loader. */
 typedef struct scio_collate_spec {
     scio_form form;
-    int64_t n_ids;       /* ids are in [0, n_ids): len(vocabulary), special tokens counted */
-    int64_t first_id;    /* DENSE and CSR columns are id - first_id, n_ids - first_id of them (4) */
+    int64_t n_ids;    /* ids are in [0, n_ids): len(vocabulary), special tokens counted */
+    int64_t first_id; /* DENSE and CSR columns are id - first_id, n_ids - first_id of them (4) */
     bool is_library_size; /* x * target_sum / total, total over all stored genes of the row */
     double target_sum;
     bool is_log1p;
@@ -35,7 +35,7 @@ typedef struct scio_collate_spec {
 /* A row where it lies: pieces are not needed, rows are whole. `indices` are columns of the source,
  * already range-checked. */
 typedef struct scio_row {
-    const void *indices;    /* index_dtype U16 or U32 / I32 / I64; NULL for a dense row of n_items */
+    const void *indices; /* index_dtype U16 or U32 / I32 / I64; NULL for a dense row of n_items */
     scio_dtype index_dtype; /* columns 0 … n_items - 1 when indices is NULL */
     const void *values;
     scio_dtype value_dtype; /* any */
@@ -49,10 +49,10 @@ typedef struct scio_row {
 typedef struct scio_batch {
     scio_form form;
     int64_t n_cells;
-    int64_t width;          /* TOKENS: L; DENSE, CSR: columns */
-    int64_t nnz;            /* CSR: length of ids and values */
-    scio_buf *expression;   /* TOKENS float32[n_cells, L]; DENSE float32[n_cells, width]; CSR data */
-    scio_buf *gene_indices; /* TOKENS int64[n_cells, L]; CSR indices int32[nnz] */
+    int64_t width;        /* TOKENS: L; DENSE, CSR: columns */
+    int64_t nnz;          /* CSR: length of ids and values */
+    scio_buf *expression; /* TOKENS float32[n_cells, L]; DENSE float32[n_cells, width]; CSR data */
+    scio_buf *gene_indices;   /* TOKENS int64[n_cells, L]; CSR indices int32[nnz] */
     scio_buf *attention_mask; /* TOKENS int64[n_cells, L] */
     scio_buf *n_genes;        /* TOKENS int64[n_cells] */
     scio_buf *indptr;         /* CSR int64[n_cells + 1] */
@@ -69,10 +69,10 @@ typedef struct scio_collate_scratch scio_collate_scratch;
 SCIO_MUST_CHECK scio_status scio_collate_scratch_new(scio_collate_scratch **out, scio_error *err);
 void scio_collate_scratch_free(scio_collate_scratch *scratch);
 
-/* Collates n_cells rows.  The value rules are those of loader.md 5: totals over all stored genes before
- * alignment (exact integer or double sum); y = fl32(double(x) * (target_sum / total)), total 0 leaves
- * the row; then log1p; expressed = not equal to zero after processing (NaN and negative stay);
- * duplicates in a row summed first; ids ascending; selection by exact top-k. */
+/* Collates n_cells rows.  The value rules are those of loader.md 5: totals over all stored genes
+ * before alignment (exact integer or double sum); y = fl32(double(x) * (target_sum / total)), total
+ * 0 leaves the row; then log1p; expressed = not equal to zero after processing (NaN and negative
+ * stay); duplicates in a row summed first; ids ascending; selection by exact top-k. */
 SCIO_MUST_CHECK scio_status scio_collate(const scio_collate_spec *spec, const scio_row *rows,
                                          size_t n_cells, scio_collate_scratch *scratch,
                                          scio_batch *out, scio_error *err);

@@ -126,7 +126,6 @@ load_f32(const collate_pass *pass, const scio_row *row, const float **out, scio_
     case SCIO_F32:
         *out = row->values;
         return SCIO_OK;
-    case SCIO_BOOL:
     case SCIO_U8:
         pass->kernels->u8_to_f32(row->values, values, row->n_items);
         return SCIO_OK;

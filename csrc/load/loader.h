@@ -1,4 +1,5 @@
-/* The loader: plan -> windows decoded ahead by the pool -> batches collated by the pool -> in order.
+/* The loader: plan -> windows decoded ahead by the pool -> batches collated by the pool -> in
+ * order.
  *
  * Thread use: scio_loader_next by one thread at a time; close from any.  All waiting happens in
  * scio_loader_next, in slices of the timeout, so that the caller can look at signals. */
@@ -16,24 +17,26 @@
 typedef enum scio_shuffle_mode {
     SCIO_SHUFFLE_NONE,  /* file order */
     SCIO_SHUFFLE_BLOCK, /* blocks in random order, cells permuted inside a window */
-    SCIO_SHUFFLE_EXACT, /* one permutation of all cells; everything decoded before the first batch */
+    SCIO_SHUFFLE_EXACT, /* one permutation of all cells; everything decoded before the first batch
+                         */
     SCIO_SHUFFLE_GIVEN  /* an explicit list of batches: `given_*` below (samplers) */
 } scio_shuffle_mode;
 
 typedef struct scio_loader_options {
-    scio_pool *pool;      /* NULL = shared */
-    size_t n_threads;     /* limit of parallel jobs; 0 = inline in scio_loader_next */
+    scio_pool *pool;  /* NULL = shared */
+    size_t n_threads; /* limit of parallel jobs; 0 = inline in scio_loader_next */
     int64_t batch_size;
     bool drop_last;
     scio_shuffle_mode shuffle;
     uint64_t seed, epoch;
     int64_t rank, world_size;
-    uint64_t max_memory;  /* hard cap over windows, carry, batches in the queue, scratch; 0 = 1 GiB */
+    uint64_t
+        max_memory; /* hard cap over windows, carry, batches in the queue, scratch; 0 = 1 GiB */
     uint64_t block_nbytes; /* decoded bytes of a block; 0 = chosen from the cap */
-    size_t n_prefetch;    /* batches made ahead; 0 = 8 */
-    bool is_skip_errors;  /* on_error="skip": cells of a broken chunk are left out and counted */
-    int64_t first_batch;  /* resume: batches of the epoch already handed out */
-    const int64_t *given_cells; /* GIVEN: global cell ids of all batches, concatenated */
+    size_t n_prefetch;     /* batches made ahead; 0 = 8 */
+    bool is_skip_errors;   /* on_error="skip": cells of a broken chunk are left out and counted */
+    int64_t first_batch;   /* resume: batches of the epoch already handed out */
+    const int64_t *given_cells;   /* GIVEN: global cell ids of all batches, concatenated */
     const int64_t *given_offsets; /* [n_given + 1] */
     size_t n_given;
 } scio_loader_options;
@@ -51,8 +54,8 @@ typedef struct scio_loader scio_loader;
 
 /* matrices[n_matrices] (retained) make one global cell index in order; maps[i] is int32[n_cols of
  * matrix i] (copied); `cells` (copied) are the selected global ids in ascending order, NULL = all.
- * Makes the plan; reads nothing.  EINVAL naming the least cap that works when max_memory is too small,
- * the legal range for other arguments. */
+ * Makes the plan; reads nothing.  EINVAL naming the least cap that works when max_memory is too
+ * small, the legal range for other arguments. */
 SCIO_MUST_CHECK scio_status scio_loader_new(scio_matrix *const *matrices, size_t n_matrices,
                                             const int32_t *const *maps, const int64_t *cells,
                                             size_t n_cells, const scio_collate_spec *spec,
@@ -63,8 +66,8 @@ void scio_loader_free(scio_loader *loader);
 /* Batches this rank will hand out in the epoch (first_batch included). */
 int64_t scio_loader_n_batches(const scio_loader *loader);
 /* The next batch in order: ITEM fills *out (its buffers belong to the caller); TIMEOUT: call again;
- * END.  CANCELLED after scio_loader_cancel.  A failed job gives its error in place of its batch, and
- * the loader is closed then. */
+ * END.  CANCELLED after scio_loader_cancel.  A failed job gives its error in place of its batch,
+ * and the loader is closed then. */
 SCIO_MUST_CHECK scio_status scio_loader_next(scio_loader *loader, unsigned timeout_ms,
                                              int *take_out, /* scio_take */
                                              scio_batch *out, scio_error *err);

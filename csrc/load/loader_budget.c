@@ -87,7 +87,8 @@ too_small(const scio_loader *loader, uint64_t least, scio_error *err)
         least);
 }
 
-/* A round number a little above: the plan's own tables differ by some bytes from budget to budget. */
+/* A round number a little above: the plan's own tables differ by some bytes from budget to budget.
+ */
 static uint64_t
 in_whole_pages(uint64_t nbytes)
 {
@@ -96,8 +97,8 @@ in_whole_pages(uint64_t nbytes)
     return (nbytes / PAGE + 2) * PAGE;
 }
 
-/* The wish for a block size follows from the budget, so what one budget was told to need is tried, and
- * the answer to that, until one works: the message must not name a cap that fails as well. */
+/* The wish for a block size follows from the budget, so what one budget was told to need is tried,
+ * and the answer to that, until one works: the message must not name a cap that fails as well. */
 static uint64_t
 least_that_lays(scio_plan *plan, uint64_t budget)
 {

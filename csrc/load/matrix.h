@@ -18,7 +18,7 @@ typedef struct scio_matrix {
     int64_t nnz; /* stored entries; n_rows * n_cols when dense */
     scio_matrix_kind kind;
     bool is_in_file;
-    bool was_csc; /* converted from columns when it was opened */
+    bool was_csc;                       /* converted from columns when it was opened */
     scio_dtype data_dtype, index_dtype; /* as stored */
     char *name;                         /* "pbmc3k.h5ad: /X", for messages */
     int64_t *indptr;                    /* CSR: [n_rows + 1], checked; owned */
@@ -28,16 +28,17 @@ typedef struct scio_matrix {
     /* in memory: */
     scio_buf *data, *indices; /* retained */
     void *private_state;      /* cache of decoded units for take, with its mutex */
-} scio_matrix; /* refcounted: any number of threads may read */
+} scio_matrix;                /* refcounted: any number of threads may read */
 
-/* CSR group (members data, indices, indptr) at `group_address`; the shape comes from the caller, who
- * read the attributes.  Reads indptr, runs the gate up to STRUCTURE; indices are checked as they are
- * decoded.  is_csc: the arrays are columns; they are read whole and converted, EINVAL naming the bytes
- * needed when that exceeds max_nbytes. */
+/* CSR group (members data, indices, indptr) at `group_address`; the shape comes from the caller,
+ * who read the attributes.  Reads indptr, runs the gate up to STRUCTURE; indices are checked as
+ * they are decoded.  is_csc: the arrays are columns; they are read whole and converted, EINVAL
+ * naming the bytes needed when that exceeds max_nbytes. */
 SCIO_MUST_CHECK scio_status scio_matrix_open_sparse(scio_h5_file *file, uint64_t group_address,
                                                     const char *path, int64_t n_rows,
-                                                    int64_t n_cols, bool is_csc, uint64_t max_nbytes,
-                                                    scio_matrix **out, scio_error *err);
+                                                    int64_t n_cols, bool is_csc,
+                                                    uint64_t max_nbytes, scio_matrix **out,
+                                                    scio_error *err);
 /* A 2-D numeric dataset. */
 SCIO_MUST_CHECK scio_status scio_matrix_open_dense(scio_h5_file *file, uint64_t address,
                                                    const char *path, scio_matrix **out,
@@ -53,19 +54,20 @@ SCIO_MUST_CHECK scio_status scio_matrix_from_dense(const char *name, int64_t n_r
                                                    scio_matrix **out, scio_error *err);
 scio_matrix *scio_matrix_retain(scio_matrix *matrix);
 void scio_matrix_release(scio_matrix *matrix);
-/* Puts the name of the matrix's file in front of a failure that does not say it yet; returns status. */
+/* Puts the name of the matrix's file in front of a failure that does not say it yet; returns
+ * status. */
 scio_status scio_matrix_blame(const scio_matrix *matrix, scio_status status, scio_error *err);
 /* Bytes held in memory. */
 size_t scio_matrix_nbytes(const scio_matrix *matrix);
 
 /* Rows in the order asked for, repeats allowed, as CSR in the source's columns with data of
  * `data_dtype` (NONE = as stored) and the narrowest of I32 / I64 indices.  A dense matrix gives its
- * non-zero values.  Each touched chunk is decoded once per call; decoded chunks are kept in a bounded
- * LRU (32 MiB) for the next call.  Parallel over chunks (max_parallel as in base/pool). */
-SCIO_MUST_CHECK scio_status scio_matrix_take(scio_matrix *matrix, const int64_t *rows, size_t n_rows,
-                                             scio_dtype data_dtype, size_t max_parallel,
-                                             const volatile int *cancel, scio_csr *out,
-                                             scio_error *err);
+ * non-zero values.  Each touched chunk is decoded once per call; decoded chunks are kept in a
+ * bounded LRU (32 MiB) for the next call.  Parallel over chunks (max_parallel as in base/pool). */
+SCIO_MUST_CHECK scio_status scio_matrix_take(scio_matrix *matrix, const int64_t *rows,
+                                             size_t n_rows, scio_dtype data_dtype,
+                                             size_t max_parallel, const volatile int *cancel,
+                                             scio_csr *out, scio_error *err);
 /* Rows [start, stop) as CSR, decoded straight into place. */
 SCIO_MUST_CHECK scio_status scio_matrix_read(scio_matrix *matrix, int64_t start, int64_t stop,
                                              scio_dtype data_dtype, size_t max_parallel,

@@ -61,13 +61,13 @@ SCIO_MUST_CHECK scio_status scio_indices_validate(const void *indices, scio_dtyp
  * first row outside [0, n_rows). */
 SCIO_MUST_CHECK scio_status scio_csr_take_rows(const scio_csr_view *csr, const int64_t *rows,
                                                size_t n_rows, scio_csr *out, scio_error *err);
-/* The transpose as CSR, that is CSR -> CSC of the same matrix or back.  Stable: rows of the result are
- * sorted.  O(nnz + n_cols). */
+/* The transpose as CSR, that is CSR -> CSC of the same matrix or back.  Stable: rows of the result
+ * are sorted.  O(nnz + n_cols). */
 SCIO_MUST_CHECK scio_status scio_csr_transpose(const scio_csr_view *csr, scio_csr *out,
                                                scio_error *err);
 /* Dense row-major [n_rows, n_cols] of data_dtype into out (exact nbytes); duplicates are summed. */
-SCIO_MUST_CHECK scio_status scio_csr_to_dense(const scio_csr_view *csr, void *out, size_t out_nbytes,
-                                              scio_error *err);
+SCIO_MUST_CHECK scio_status scio_csr_to_dense(const scio_csr_view *csr, void *out,
+                                              size_t out_nbytes, scio_error *err);
 /* Dense row-major to CSR: values not equal to zero (NaN kept). */
 SCIO_MUST_CHECK scio_status scio_csr_from_dense(const void *dense, scio_dtype dtype, int64_t n_rows,
                                                 int64_t n_cols, scio_csr *out, scio_error *err);

@@ -44,7 +44,8 @@ static bool test_has_failed;
         }                                                                                          \
     } while (0)
 
-int main(int argc, char **argv)
+int
+main(int argc, char **argv)
 {
     int n_passed = 0, n_failed = 0;
     for (test_case *c = test_cases; c != NULL; c = c->next) {

@@ -632,6 +632,18 @@ TEST(nan_infinity_and_negative_values_stay_zeros_and_cancelled_duplicates_go)
     scio_collate_scratch_free(scratch);
 }
 
+TEST(a_boolean_is_one_whatever_byte_it_is_stored_as)
+{
+    const int32_t map[4] = {0, 1, 2, 3};
+    const uint16_t columns[3] = {0, 1, 3}, shuffled[3] = {3, 1, 0};
+    const uint8_t values[3] = {255, 1, 2};
+    scio_row row = {columns, SCIO_U16, values, SCIO_BOOL, 3, map, true, 0};
+
+    CHECK(one_scaled(&row, 6.0) == 2.0f);
+    row.indices = shuffled;
+    CHECK(one_scaled(&row, 6.0) == 2.0f);
+}
+
 TEST(a_value_that_scaling_takes_to_zero_is_not_expressed)
 {
     const int32_t map[2] = {0, 1};
