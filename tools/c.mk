@@ -16,7 +16,7 @@ flags_asan := $(sanitized) -fsanitize=address,undefined -fno-sanitize-recover=al
 flags_tsan := $(sanitized) -fsanitize=thread
 flags_valgrind := -O1 -g
 # clang says where `#pragma` asks for vectors and -O1 has none; that is not what is looked for here.
-flags_fuzz := -O1 -g -fno-omit-frame-pointer -Wno-pass-failed \
+flags_fuzz := -O1 -g -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -fno-omit-frame-pointer -Wno-pass-failed \
               -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ifeq ($(VARIANT),fuzz)
 CC := clang-14

@@ -8,6 +8,7 @@ Usage: ``python tools/make_fuzz_corpus_csr.py``
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from pathlib import Path
@@ -65,7 +66,7 @@ def seeds() -> dict[str, bytes]:
     """Return the inputs by name."""
     rng = random.Random(0)
     indptr = [0, 12, 12, 52, 60]
-    lengths = [b - a for a, b in zip(indptr, indptr[1:], strict=False)]
+    lengths = [b - a for a, b in itertools.pairwise(indptr)]
     in_order = [c for n in lengths for c in sorted(rng.sample(range(N_COLS), n))]
     shuffled = [c for n in lengths for c in rng.sample(range(N_COLS), n)]
     twice = [c for n in lengths for c in rng.choices(range(N_COLS), k=n)]
@@ -81,6 +82,7 @@ def seeds() -> dict[str, bytes]:
     out["duplicates"] = matrix("uint16", "float32", indptr=indptr, indices=twice, how=18)
     out["wide"] = matrix("int64", "float32", indptr=indptr, indices=shuffled, flags=FLAG_WIDE)
     out["no_rows"] = matrix("int32", "float32", indptr=[0], indices=[])
+    out["all_rows_empty"] = matrix("int64", "uint8", indptr=[0] * 5, indices=[])
     out["first_is_not_0"] = matrix("int32", "int32", indptr=[1, 2], indices=[5, 6])
     out["decreases"] = matrix("int32", "int32", indptr=[0, 2, 1, 3], indices=[1, 2, 3])
     out["negative"] = matrix("int32", "int32", indptr=[0, -1, 3], indices=[1, 2, 3])

@@ -69,9 +69,17 @@ renew(void *inout, size_t n_items, size_t itemsize, scio_error *err)
     return scio_mem_alloc(n_items, itemsize, inout, err);
 }
 
+/* Room is never for nothing, so that pointers into it are not NULL. */
+static size_t
+at_least_one(size_t n_items)
+{
+    return n_items > 0 ? n_items : 1;
+}
+
 static scio_status
 room_for_row(scio_collate_scratch *scratch, size_t n_items, scio_error *err)
 {
+    n_items = at_least_one(n_items);
     if (n_items <= scratch->n_row)
         return SCIO_OK;
     scratch->n_row = 0;
@@ -86,6 +94,7 @@ room_for_row(scio_collate_scratch *scratch, size_t n_items, scio_error *err)
 static scio_status
 room_for_flat(scio_collate_scratch *scratch, size_t n_items, scio_error *err)
 {
+    n_items = at_least_one(n_items);
     if (n_items <= scratch->n_flat)
         return SCIO_OK;
     scratch->n_flat = 0;

@@ -1,10 +1,10 @@
-/* CSR arrays from anywhere.  Input: u8 index dtype, u8 data dtype, u8 rows, u16 columns, u8 flags, u16
- * nnz; i16 per entry of indptr; then the bytes of the indices, then those of the data (zeros when there
- * are too few).
+/* CSR arrays from anywhere.  Input: u8 index dtype, u8 data dtype, u8 rows, u16 columns, u8 flags,
+ * u16 nnz; i16 per entry of indptr; then the bytes of the indices, then those of the data (zeros
+ * when there are too few).
  *
- * The gate must judge as a plain loop does, at every level; only what passes FULL goes on, and then the
- * kernels may not leave the arrays (which end at a page that faults), and what can be computed in two
- * ways must agree. */
+ * The gate must judge as a plain loop does, at every level; only what passes FULL goes on, and then
+ * the kernels may not leave the arrays (which end at a page that faults), and what can be computed
+ * in two ways must agree. */
 #include "base/mem.h"
 #include "fuzz_guard.h"
 #include "load/collate.h"
@@ -59,8 +59,8 @@ take_csr(fuzz_input *input, arrays *a)
     for (int64_t r = 0; r <= csr.n_rows; r++)
         a->indptr[r] = (int16_t)fuzz_take(input, 2);
     csr.indptr = a->indptr;
-    csr.indices = take_items(input, &a->indices_area,
-                             (size_t)csr.nnz * scio_dtype_itemsize(csr.index_dtype));
+    csr.indices =
+        take_items(input, &a->indices_area, (size_t)csr.nnz * scio_dtype_itemsize(csr.index_dtype));
     csr.data =
         take_items(input, &a->data_area, (size_t)csr.nnz * scio_dtype_itemsize(csr.data_dtype));
     return csr;
@@ -108,7 +108,8 @@ plain_facts(const scio_csr_view *csr, const int64_t *columns)
 
     for (int64_t r = 0; r < csr->n_rows; r++) {
         for (int64_t i = csr->indptr[r]; i < csr->indptr[r + 1]; i++) {
-            facts.is_sorted = facts.is_sorted && (i == csr->indptr[r] || columns[i] >= columns[i - 1]);
+            facts.is_sorted =
+                facts.is_sorted && (i == csr->indptr[r] || columns[i] >= columns[i - 1]);
             for (int64_t j = csr->indptr[r]; j < i; j++)
                 facts.has_duplicates = facts.has_duplicates || columns[j] == columns[i];
         }
@@ -208,8 +209,8 @@ check_from_dense(const scio_csr_view *csr, const uint8_t *dense)
 /* --- collation: from CSR and from the dense form --- */
 
 static void
-fill_rows(const scio_csr_view *csr, const uint8_t *dense, const int32_t *map, bool is_map_increasing,
-          scio_row *rows)
+fill_rows(const scio_csr_view *csr, const uint8_t *dense, const int32_t *map,
+          bool is_map_increasing, scio_row *rows)
 {
     const size_t itemsize = scio_dtype_itemsize(csr->data_dtype);
 
@@ -222,8 +223,7 @@ fill_rows(const scio_csr_view *csr, const uint8_t *dense, const int32_t *map, bo
                              .is_map_increasing = is_map_increasing,
                              .cell = r};
         rows[r].values = (dense == NULL ? (const uint8_t *)csr->data : dense) + first * itemsize;
-        rows[r].n_items =
-            dense == NULL ? (size_t)csr->indptr[r + 1] - first : (size_t)csr->n_cols;
+        rows[r].n_items = dense == NULL ? (size_t)csr->indptr[r + 1] - first : (size_t)csr->n_cols;
         if (dense == NULL)
             rows[r].indices =
                 (const char *)csr->indices + first * scio_dtype_itemsize(csr->index_dtype);
@@ -253,7 +253,8 @@ same_bytes(const scio_buf *a, const scio_buf *b)
 }
 
 static void
-check_collate(const scio_csr_view *csr, const uint8_t *dense, bool has_duplicates, fuzz_input *input)
+check_collate(const scio_csr_view *csr, const uint8_t *dense, bool has_duplicates,
+              fuzz_input *input)
 {
     static int32_t map[MAX_COLS];
     static uint8_t id_mask[MAX_COLS + 3];
@@ -282,7 +283,8 @@ check_collate(const scio_csr_view *csr, const uint8_t *dense, bool has_duplicate
     expect(scio_collate_scratch_new(&scratch, NULL) == SCIO_OK);
     for (int k = 0; k < 2; k++) {
         fill_rows(csr, k == 0 ? NULL : dense, map, is_increasing, rows);
-        expect(scio_collate(&spec, rows, (size_t)csr->n_rows, scratch, &batches[k], NULL) == SCIO_OK);
+        expect(scio_collate(&spec, rows, (size_t)csr->n_rows, scratch, &batches[k], NULL) ==
+               SCIO_OK);
     }
     if (!has_duplicates) { /* sums in the dtype of the dense form may round or wrap */
         expect(batches[0].width == batches[1].width && batches[0].nnz == batches[1].nnz);
