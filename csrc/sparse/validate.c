@@ -201,14 +201,14 @@ check_block(void *context, size_t i_item, size_t slot, scio_error *err)
     const int64_t row1 = csr->n_rows - row0 < ROWS_PER_BLOCK ? csr->n_rows : row0 + ROWS_PER_BLOCK;
     const int64_t start = csr->indptr[row0];
     const size_t n_items = (size_t)(csr->indptr[row1] - start);
-    const char *const indices =
-        (const char *)csr->indices + (size_t)start * scio_dtype_itemsize(csr->index_dtype);
+    const char *indices;
     size_t i;
 
     (void)slot;
     (void)err;
     if (n_items == 0 || start >= atomic_load(&check->first_bad))
         return SCIO_OK;
+    indices = (const char *)csr->indices + (size_t)start * scio_dtype_itemsize(csr->index_dtype);
     i = functions->find_bad(indices, n_items, (uint64_t)csr->n_cols);
     if (i < n_items)
         lower(&check->first_bad, start + (int64_t)i);

@@ -13,6 +13,9 @@ import scio
 from scio.data._utils import get_nonzero_indices_and_values, get_row_as_dense, sparse_to_dense
 from scio.errors import CorruptFileError
 
+# torch's own note, once a process: it calls its CSR a beta
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+
 
 def random_csr(n_rows: int = 30, n_cols: int = 20, dtype: str = "float32") -> sp.csr_matrix:
     x = sp.random(n_rows, n_cols, density=0.2, format="csr", random_state=1)
