@@ -15,25 +15,6 @@ enum { DEFAULT_PREFETCH = 8 };
 /* ---- arguments ---- */
 
 static scio_status
-check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_spec *spec,
-             scio_error *err)
-{
-    if (matrix->n_cols > INT32_MAX)
-        return scio_fail(err, SCIO_EUNSUPPORTED,
-                         "%s has %" PRId64 " columns; a loader takes up to %d", matrix->name,
-                         matrix->n_cols, INT32_MAX);
-    /* columns of these forms are id - first_id: a smaller id would lie before the first one */
-    const int64_t least = spec->form == SCIO_FORM_TOKENS ? 0 : spec->first_id;
-    for (int64_t i = 0; i < matrix->n_cols; i++)
-        if (map[i] != -1 && (map[i] < least || map[i] >= spec->n_ids))
-            return scio_fail(err, SCIO_EINVAL,
-                             "%s: map[%" PRId64 "] is %" PRId32 ", neither -1 nor in [%" PRId64
-                             ", %" PRId64 ")",
-                             matrix->name, i, map[i], least, spec->n_ids);
-    return SCIO_OK;
-}
-
-static scio_status
 check_given(const scio_loader_options *options, int64_t n_cells, scio_error *err)
 {
     if (options->given_offsets == NULL || options->given_offsets[0] != 0)
@@ -64,52 +45,20 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
 
 /* ---- parts ---- */
 
-static bool
-is_increasing(const int32_t *map, int64_t n_cols)
+void
+scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink)
 {
-    int32_t last = -1;
-
-    for (int64_t i = 0; i < n_cols; i++) {
-        if (map[i] < 0)
-            continue;
-        if (map[i] <= last)
-            return false;
-        last = map[i];
-    }
-    return true;
+    scio_compact_release(loader->compact);
+    scio_sink_release(loader->sink);
+    loader->compact = scio_compact_retain(compact);
+    loader->sink = scio_sink_retain(sink);
 }
 
-static scio_status
-copy_array(const void *src, size_t n_items, size_t itemsize, void *out, scio_error *err)
+uint64_t
+scio_loader_keep_nbytes(const scio_loader *loader, bool *is_certain_out)
 {
-    void *copy = NULL;
-
-    SCIO_TRY(scio_mem_alloc(n_items, itemsize, &copy, err));
-    if (n_items > 0)
-        memcpy(copy, src, n_items * itemsize);
-    memcpy(out, &copy, sizeof copy);
-    return SCIO_OK;
-}
-
-static scio_status
-keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *const *maps,
-              scio_error *err)
-{
-    const size_t n = loader->n_matrices;
-
-    SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->matrices, &loader->matrices, err));
-    SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->maps, &loader->maps, err));
-    SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_increasing, err));
-    SCIO_TRY(scio_mem_zalloc(n + 1, sizeof(int64_t), &loader->first_cells, err));
-    for (size_t i = 0; i < n; i++) {
-        SCIO_TRY(check_matrix(matrices[i], maps[i], &loader->spec, err));
-        loader->matrices[i] = scio_matrix_retain(matrices[i]);
-        loader->first_cells[i + 1] = loader->first_cells[i] + matrices[i]->n_rows;
-        SCIO_TRY(copy_array(maps[i], (size_t)matrices[i]->n_cols, sizeof(int32_t), &loader->maps[i],
-                            err));
-        loader->is_map_increasing[i] = is_increasing(maps[i], matrices[i]->n_cols);
-    }
-    return SCIO_OK;
+    *is_certain_out = loader->is_keep_certain;
+    return loader->keep_nbytes;
 }
 
 static scio_plan_source
@@ -149,27 +98,27 @@ make_plan(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error 
 
     SCIO_TRY(scio_mem_alloc(loader->n_matrices, sizeof *sources, &sources, err));
     for (size_t i = 0; i < loader->n_matrices; i++)
-        sources[i] = describe(loader->matrices[i]);
+        sources[i] = describe(scio_loader_matrix(loader, i, 0));
     status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options,
                            &loader->plan, err);
     scio_mem_free(sources);
     SCIO_TRY(status);
     loader->n_batches = loader->plan->n_batches;
-    return scio_loader_plan_budget(loader, err);
+    return scio_loader_plan_budget(loader, cells, n_cells, err);
 }
 
 static scio_status
-make_given(scio_loader *loader, scio_error *err)
+make_given(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
 {
     scio_loader_options *const options = &loader->options;
 
     SCIO_TRY(check_given(options, loader->first_cells[loader->n_matrices], err));
-    SCIO_TRY(copy_array(options->given_cells, (size_t)options->given_offsets[options->n_given],
+    SCIO_TRY(scio_loader_copy(options->given_cells, (size_t)options->given_offsets[options->n_given],
                         sizeof(int64_t), &loader->given_cells, err));
-    SCIO_TRY(copy_array(options->given_offsets, options->n_given + 1, sizeof(int64_t),
+    SCIO_TRY(scio_loader_copy(options->given_offsets, options->n_given + 1, sizeof(int64_t),
                         &loader->given_offsets, err));
     loader->n_batches = (int64_t)options->n_given;
-    return scio_loader_plan_given(loader, err);
+    return scio_loader_plan_given(loader, cells, n_cells, err);
 }
 
 static scio_status
@@ -182,8 +131,9 @@ make_windows(scio_loader *loader, scio_error *err)
     if (first < loader->n_batches)
         first_window = scio_plan_window_at(plan, first * size);
     SCIO_TRY(scio_mem_zalloc(plan->n_windows, sizeof *loader->windows, &loader->windows, err));
-    SCIO_TRY(scio_store_init(&loader->store, plan, loader->matrices, first_window,
-                             loader->options.is_skip_errors, &loader->cancel, err));
+    if (!loader->is_resident)
+        SCIO_TRY(scio_store_init(&loader->store, plan, loader->matrices, first_window,
+                                 loader->options.is_skip_errors, &loader->cancel, err));
     for (size_t w = 0; w < plan->n_windows; w++) {
         const scio_plan_window *const window = &plan->windows[w];
         const int64_t begin = window->pos0 / size;
@@ -194,7 +144,7 @@ make_windows(scio_loader *loader, scio_error *err)
     loader->batch_window = loader->next_window = loader->oldest_window = first_window;
     if (first >= loader->n_batches)
         loader->next_window = loader->oldest_window = loader->batch_window = plan->n_windows;
-    else
+    else if (!loader->is_resident)
         for (size_t b = 0; b < plan->n_blocks; b++)
             loader->stats.chunks_total += scio_store_n_units(&loader->store, b);
     return SCIO_OK;
@@ -232,7 +182,7 @@ keep_options(scio_loader *loader, const scio_collate_spec *spec, const scio_load
         SCIO_TRY(scio_pool_shared(&loader->options.pool, err));
     SCIO_TRY(check_spec(spec, err));
     if (spec->id_mask != NULL) {
-        SCIO_TRY(copy_array(spec->id_mask, (size_t)spec->n_ids, 1, &loader->id_mask, err));
+        SCIO_TRY(scio_loader_copy(spec->id_mask, (size_t)spec->n_ids, 1, &loader->id_mask, err));
         loader->spec.id_mask = loader->id_mask;
     }
     const size_t n_threads = scio_pool_n_threads(loader->options.pool);
@@ -248,9 +198,9 @@ loader_init(scio_loader *loader, scio_matrix *const *matrices, const int32_t *co
             const scio_loader_options *options, scio_error *err)
 {
     SCIO_TRY(keep_options(loader, spec, options, err));
-    SCIO_TRY(keep_matrices(loader, matrices, maps, err));
+    SCIO_TRY(scio_loader_keep_sources(loader, matrices, maps, err));
     if (options->shuffle == SCIO_SHUFFLE_GIVEN)
-        SCIO_TRY(make_given(loader, err));
+        SCIO_TRY(make_given(loader, cells, n_cells, err));
     else
         SCIO_TRY(make_plan(loader, cells, n_cells, err));
     if (options->first_batch < 0 || options->first_batch > loader->n_batches)
@@ -307,6 +257,9 @@ scio_loader_free(scio_loader *loader)
         scio_h5_scratch_free(loader->slots[i].h5);
         scio_collate_scratch_free(loader->slots[i].collate);
         scio_mem_free(loader->slots[i].rows);
+        scio_mem_free(loader->slots[i].one);
+        scio_mem_free(loader->slots[i].cells);
+        scio_mem_free(loader->slots[i].is_padding);
     }
     for (size_t i = 0; loader->windows != NULL && i < loader->plan->n_windows; i++) {
         scio_mem_free(loader->windows[i].perm);
@@ -318,14 +271,7 @@ scio_loader_free(scio_loader *loader)
             loader->store.blocks[i].failure = NULL;
         }
     scio_store_clear(&loader->store);
-    for (size_t i = 0; loader->matrices != NULL && i < loader->n_matrices; i++)
-        scio_matrix_release(loader->matrices[i]);
-    for (size_t i = 0; loader->maps != NULL && i < loader->n_matrices; i++)
-        scio_mem_free(loader->maps[i]);
-    scio_mem_free(loader->matrices);
-    scio_mem_free(loader->maps);
-    scio_mem_free(loader->is_map_increasing);
-    scio_mem_free(loader->first_cells);
+    scio_loader_release_sources(loader);
     scio_mem_free(loader->id_mask);
     scio_mem_free(loader->given_cells);
     scio_mem_free(loader->given_offsets);

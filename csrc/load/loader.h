@@ -1,6 +1,10 @@
 /* The loader: plan -> windows decoded ahead by the pool -> batches collated by the pool -> in
  * order.
  *
+ * Rows that are RESIDENT need no decoding: those of matrices in memory, those of a compact store
+ * that is complete, those of a mapped file.  Where rows come from never changes which cells are in
+ * which batch.
+ *
  * Thread use: scio_loader_next by one thread at a time; close from any.  All waiting happens in
  * scio_loader_next, in slices of the timeout, so that the caller can look at signals. */
 #ifndef SCIO_LOAD_LOADER_H
@@ -9,7 +13,9 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "load/collate.h"
+#include "load/compact.h"
 #include "load/matrix.h"
+#include "load/sink.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -17,8 +23,7 @@
 typedef enum scio_shuffle_mode {
     SCIO_SHUFFLE_NONE,  /* file order */
     SCIO_SHUFFLE_BLOCK, /* blocks in random order, cells permuted inside a window */
-    SCIO_SHUFFLE_EXACT, /* one permutation of all cells; everything decoded before the first batch
-                         */
+    SCIO_SHUFFLE_EXACT, /* one permutation of all cells, which must be resident */
     SCIO_SHUFFLE_GIVEN  /* an explicit list of batches: `given_*` below (samplers) */
 } scio_shuffle_mode;
 
@@ -39,12 +44,25 @@ typedef struct scio_loader_options {
     const int64_t *given_cells;   /* GIVEN: global cell ids of all batches, concatenated */
     const int64_t *given_offsets; /* [n_given + 1] */
     size_t n_given;
+    /* Further matrices of the same cells: extras[i * n_extras + k] belongs to source i (retained). */
+    scio_matrix *const *extras;
+    size_t n_extras;
+    const bool *is_extra_layer; /* [n_extras] columns are those of the main matrix; else obsm */
+    bool is_keeping; /* max_memory leaves room for a compact store of all cells, where that can be */
+    bool is_fill;    /* batches are put (see scio_loader_attach) and not collated: empty ones come */
+    /* All cells are resident: in `resident`, or in mapped[i * (1 + n_extras) + track] for source i,
+     * where row j is the j-th of mapped_cells (ascending global ids, NULL = all cells) that lies in
+     * the source. Retained; mapped_cells is copied. */
+    scio_compact *resident;
+    scio_matrix *const *mapped;
+    const int64_t *mapped_cells;
+    size_t n_mapped_cells;
 } scio_loader_options;
 
 typedef struct scio_loader_stats {
     int64_t cells, batches, skipped_cells;
-    double seconds, seconds_wait, seconds_decode, seconds_collate; /* wait: consumer waited for us;
-                                                       decode, collate: summed over threads */
+    double seconds, seconds_wait; /* wait: the consumer waited for us */
+    double seconds_decode, seconds_gather, seconds_collate; /* summed over threads */
     int64_t nbytes_read, chunks_decoded, chunks_total, n_windows, n_blocks;
     int64_t peak_nbytes; /* largest accounted memory at any time */
     int64_t cap_nbytes;
@@ -61,6 +79,12 @@ SCIO_MUST_CHECK scio_status scio_loader_new(scio_matrix *const *matrices, size_t
                                             size_t n_cells, const scio_collate_spec *spec,
                                             const scio_loader_options *options, scio_loader **out,
                                             scio_error *err);
+/* Bytes that max_memory leaves for a compact store (0: not asked for, or its least size does not
+ * fit), and whether what is stored is sure to fit. */
+uint64_t scio_loader_keep_nbytes(const scio_loader *loader, bool *is_certain_out);
+/* Before the first batch: every row that is decoded is also put there (each may be NULL; retained).
+ * In GIVEN mode rows that the store holds are not decoded. */
+void scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink);
 /* Stops, waits for running jobs (each ends at its next chunk), frees. NULL allowed. */
 void scio_loader_free(scio_loader *loader);
 /* Batches this rank will hand out in the epoch (first_batch included). */

@@ -1,8 +1,10 @@
 /* Where the bytes of max_memory go.
  *
  *   plan and state | scratch of the threads | batches made ahead | ring of blocks | zones,
- * permutations
+ * permutations | compact store
  *
+ * The compact store gets what a quarter of the cap for windows, two batches and the scratch leave,
+ * if all cells might fit there; else nothing.
  * The plan must not depend on threads or prefetch, so its budget follows from the cap and the batch
  * alone; threads and queue then get what is left, one of each at least. */
 #include "load/loader_private.h"
@@ -53,7 +55,7 @@ slot_nbytes(scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_
 {
     uint64_t unit = 0, run = 0;
 
-    for (size_t i = 0; i < loader->n_matrices; i++) {
+    for (size_t i = 0; i < loader->n_matrices * loader->n_tracks; i++) {
         const scio_matrix *const matrix = loader->matrices[i];
         if (!matrix->is_in_file)
             continue;
@@ -72,7 +74,8 @@ slot_nbytes(scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_
     }
     loader->h5_nbytes = run + 2 * unit + DECODER_NBYTES;
     return loader->h5_nbytes + longest_row * ROW_ITEM_NBYTES + n_items * BATCH_ITEM_NBYTES +
-           n_cells * (sizeof(scio_row) + sizeof(int64_t)) + sizeof(scio_loader_slot);
+           n_cells * (loader->n_tracks * sizeof(scio_row) + sizeof(int64_t) + 1) +
+           sizeof(scio_loader_slot);
 }
 
 static scio_status
@@ -82,8 +85,7 @@ too_small(const scio_loader *loader, uint64_t least, scio_error *err)
         err, SCIO_EINVAL,
         "max_memory is %" PRIu64 " bytes, too small%s; at least %" PRIu64 " are needed",
         loader->options.max_memory,
-        loader->options.shuffle == SCIO_SHUFFLE_EXACT ? " to hold all cells for an exact shuffle"
-                                                      : "",
+        loader->options.shuffle == SCIO_SHUFFLE_EXACT ? " for the permutation of all cells" : "",
         least);
 }
 
@@ -115,11 +117,11 @@ least_that_lays(scio_plan *plan, uint64_t budget)
     return budget;
 }
 
-/* Threads and queue out of what the plan leaves. */
+/* Threads and queue out of what the plan leaves of `cap`. */
 static void
-share_rest(scio_loader *loader, uint64_t used, uint64_t slot)
+share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
 {
-    const uint64_t rest = loader->options.max_memory - used - loader->worst_nbytes;
+    const uint64_t rest = cap - used - loader->worst_nbytes;
     const uint64_t slot_room = rest / slot;
     uint64_t queue;
 
@@ -129,33 +131,139 @@ share_rest(scio_loader *loader, uint64_t used, uint64_t slot)
     if (loader->n_queue > queue)
         loader->n_queue = queue > 0 ? (size_t)queue : 1;
     loader->fixed_nbytes = used + loader->n_slots * slot;
-    loader->queue_nbytes = loader->options.max_memory - loader->fixed_nbytes;
+    loader->queue_nbytes = cap - loader->fixed_nbytes;
     loader->fixed_nbytes += loader->n_queue * sizeof(scio_loader_batch);
     loader->queue_nbytes -= loader->n_queue * sizeof(scio_loader_batch);
 }
 
-scio_status
-scio_loader_plan_budget(scio_loader *loader, scio_error *err)
+/* ---- the compact store ---- */
+
+typedef struct keep_bounds {
+    uint64_t least, most;
+} keep_bounds;
+
+/* What one track of the selected cells of a source takes. */
+static void
+add_bounds(const scio_loader *loader, size_t i_source, size_t i_track, const int64_t *cells,
+           size_t n_cells, keep_bounds *bounds)
+{
+    const scio_matrix *const matrix = scio_loader_matrix(loader, i_source, i_track);
+    const int64_t first = loader->first_cells[i_source];
+    const bool is_dense = matrix->kind == SCIO_MATRIX_DENSE;
+    uint64_t n_items = 0;
+
+    if (is_dense)
+        n_items = (uint64_t)n_cells * (uint64_t)matrix->n_cols;
+    else if (cells == NULL)
+        n_items = (uint64_t)matrix->nnz;
+    else
+        for (size_t i = 0; i < n_cells; i++)
+            n_items +=
+                (uint64_t)(matrix->indptr[cells[i] - first + 1] - matrix->indptr[cells[i] - first]);
+    bounds->least += scio_compact_least_nbytes(n_cells, n_items, is_dense);
+    bounds->most += scio_compact_most_nbytes(n_cells, n_items, is_dense,
+                                             scio_dtype_itemsize(matrix->data_dtype));
+}
+
+/* Least and most bytes of a store of all cells of a rank.  Its table has a place for every cell. */
+static keep_bounds
+bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
+{
+    const uint64_t n_all = (uint64_t)loader->first_cells[loader->n_matrices];
+    const int64_t world_size = loader->options.world_size;
+    const uint64_t n_ranks = world_size > 1 ? (uint64_t)world_size : 1;
+    keep_bounds bounds = {0, 0};
+    size_t at = 0;
+
+    for (size_t s = 0; s < loader->n_matrices; s++) {
+        size_t end = at;
+        if (cells == NULL)
+            end += (size_t)(loader->first_cells[s + 1] - loader->first_cells[s]);
+        else
+            while (end < n_cells && cells[end] < loader->first_cells[s + 1])
+                end++;
+        if (!scio_loader_is_in_memory(loader, s))
+            for (size_t t = 0; t < loader->n_tracks; t++)
+                add_bounds(loader, s, t, cells == NULL ? NULL : cells + at, end - at, &bounds);
+        at = end;
+    }
+    if (bounds.least == 0)
+        return bounds;
+    bounds.least /= n_ranks;
+    /* parts of ranks differ: a tenth more is a guess that costs nothing but certainty */
+    bounds.most = n_ranks > 1 ? bounds.most / n_ranks / 10 * 11 : bounds.most;
+    bounds.most += n_all * loader->n_tracks * sizeof(void *) + (UINT64_C(8) << 20);
+    bounds.least += (n_all - n_all / n_ranks) * loader->n_tracks * sizeof(void *);
+    return bounds;
+}
+
+/* A function of sources, selection, cap and batch alone, so that every epoch has the same windows. */
+static void
+choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t slot)
+{
+    const uint64_t cap = loader->options.max_memory;
+    const uint64_t others = cap / 4 + 2 * loader->worst_nbytes + 2 * slot;
+
+    loader->keep_nbytes = 0;
+    loader->is_keep_certain = false;
+    if (!loader->options.is_keeping || others >= cap)
+        return;
+    const keep_bounds bounds = bound_keep(loader, cells, n_cells);
+    if (bounds.least == 0 || bounds.least > cap - others)
+        return;
+    loader->keep_nbytes = cap - others;
+    loader->is_keep_certain = bounds.most <= loader->keep_nbytes;
+}
+
+/* ---- the plan ---- */
+
+static scio_status
+lay_within(scio_loader *loader, uint64_t cap, uint64_t least_rest, uint64_t *least_out,
+           scio_error *err)
 {
     scio_plan *const plan = loader->plan;
-    const uint64_t cap = loader->options.max_memory;
-    const uint64_t size = (uint64_t)loader->options.batch_size;
-    const uint64_t n_cells = plan->n_stream < (int64_t)size ? (uint64_t)plan->n_stream : size;
-    const uint64_t slot =
-        slot_nbytes(loader, (uint64_t)plan->longest_row, plan->batch_items, n_cells);
     scio_error failure = SCIO_ERROR_INIT;
-    uint64_t least_windows = 0;
-
-    loader->worst_nbytes = scio_loader_batch_bound(&loader->spec, n_cells, plan->batch_items,
-                                                   (uint64_t)plan->longest_row);
-    const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
     uint64_t rest = cap / 4 < (UINT64_C(256) << 20) ? cap / 4 : UINT64_C(256) << 20;
+    scio_status status;
+
     rest = rest > least_rest ? rest : least_rest;
-    scio_status status = scio_plan_lay(plan, cap > rest ? cap - rest : 0, &least_windows, &failure);
+    status = scio_plan_lay(plan, cap > rest ? cap - rest : 0, least_out, &failure);
     if (status == SCIO_EINVAL && cap > least_rest) {
         failure = (scio_error)SCIO_ERROR_INIT;
-        status = scio_plan_lay(plan, cap - least_rest, &least_windows, &failure);
+        status = scio_plan_lay(plan, cap - least_rest, least_out, &failure);
     }
+    if (status != SCIO_OK)
+        scio_error_move(err, &failure);
+    return status;
+}
+
+scio_status
+scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    scio_plan *const plan = loader->plan;
+    const uint64_t size = (uint64_t)loader->options.batch_size;
+    const uint64_t n_of_batch = plan->n_stream < (int64_t)size ? (uint64_t)plan->n_stream : size;
+    const uint64_t slot =
+        slot_nbytes(loader, (uint64_t)plan->longest_row, plan->batch_items, n_of_batch);
+    scio_error failure = SCIO_ERROR_INIT;
+    uint64_t cap = loader->options.max_memory, least_windows = 0;
+    scio_status status;
+
+    loader->worst_nbytes = loader->options.is_fill
+                               ? sizeof(scio_batch)
+                               : scio_loader_batch_bound(&loader->spec, n_of_batch,
+                                                         plan->batch_items,
+                                                         (uint64_t)plan->longest_row);
+    const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
+    choose_keep(loader, cells, n_cells, slot);
+    status = lay_within(loader, cap - loader->keep_nbytes, least_rest, &least_windows, &failure);
+    if (status == SCIO_EINVAL && loader->keep_nbytes > 0 && !loader->options.is_fill) {
+        loader->keep_nbytes = 0;
+        loader->is_keep_certain = false;
+        failure = (scio_error)SCIO_ERROR_INIT;
+        status = lay_within(loader, cap, least_rest, &least_windows, &failure);
+    }
+    cap -= loader->keep_nbytes;
     if (status == SCIO_EINVAL)
         return too_small(loader, in_whole_pages(least_rest + least_that_lays(plan, least_windows)),
                          err);
@@ -163,46 +271,68 @@ scio_loader_plan_budget(scio_loader *loader, scio_error *err)
         scio_error_move(err, &failure);
         return status;
     }
-    const uint64_t fixed =
-        scio_plan_nbytes(plan) + plan->ring_nbytes; /* the ring is there from start to end */
-    share_rest(loader, fixed + plan->aside_nbytes, slot);
+    /* the ring is there from start to end, or, when rows are resident, not at all */
+    const uint64_t ring = loader->is_resident ? 0 : plan->ring_nbytes;
+    const uint64_t fixed = scio_plan_nbytes(plan) + ring;
+    share_rest(loader, cap, fixed + plan->aside_nbytes, slot);
     loader->fixed_nbytes -= plan->aside_nbytes; /* accounted as it comes and goes */
     return SCIO_OK;
 }
 
-scio_status
-scio_loader_plan_given(scio_loader *loader, scio_error *err)
-{
-    uint64_t most_cells = 0, most_items = 0, longest = 0, most_held = 0;
+/* ---- given lists ---- */
 
-    for (size_t b = 0; b < loader->options.n_given; b++) {
-        const int64_t begin = loader->given_offsets[b], end = loader->given_offsets[b + 1];
-        uint64_t n_items = 0, n_held = 0;
-        for (int64_t i = begin; i < end; i++) {
-            const size_t m = scio_loader_matrix_at(loader, loader->given_cells[i]);
-            const scio_matrix *const matrix = loader->matrices[m];
-            const int64_t row = loader->given_cells[i] - loader->first_cells[m];
+typedef struct given_sizes {
+    uint64_t n_cells, n_items, longest, held;
+} given_sizes;
+
+static void
+measure_given(const scio_loader *loader, size_t i_batch, given_sizes *most)
+{
+    const int64_t begin = loader->given_offsets[i_batch], end = loader->given_offsets[i_batch + 1];
+    given_sizes sizes = {(uint64_t)(end - begin), 0, 0, 0};
+
+    for (int64_t i = begin; i < end; i++) {
+        const size_t s = scio_loader_source_at(loader, loader->given_cells[i]);
+        const int64_t row = loader->given_cells[i] - loader->first_cells[s];
+        for (size_t t = 0; t < loader->n_tracks; t++) {
+            const scio_matrix *const matrix = scio_loader_matrix(loader, s, t);
             const uint64_t n = matrix->indptr != NULL
                                    ? (uint64_t)(matrix->indptr[row + 1] - matrix->indptr[row])
                                    : (uint64_t)matrix->n_cols;
-            n_items += n;
-            n_held +=
-                matrix->is_in_file ? n * (scio_dtype_itemsize(matrix->data_dtype) + 8) + 24 : 0;
-            longest = n > longest ? n : longest;
+            sizes.n_items += n;
+            sizes.longest = n > sizes.longest ? n : sizes.longest;
+            if (matrix->is_in_file && !loader->is_resident)
+                sizes.held += n * (scio_dtype_itemsize(matrix->data_dtype) + 8) + 24;
         }
-        most_items = n_items > most_items ? n_items : most_items;
-        most_held = n_held > most_held ? n_held : most_held;
-        most_cells = (uint64_t)(end - begin) > most_cells ? (uint64_t)(end - begin) : most_cells;
     }
-    const uint64_t slot = slot_nbytes(loader, longest, most_items, most_cells);
+    most->n_cells = sizes.n_cells > most->n_cells ? sizes.n_cells : most->n_cells;
+    most->n_items = sizes.n_items > most->n_items ? sizes.n_items : most->n_items;
+    most->longest = sizes.longest > most->longest ? sizes.longest : most->longest;
+    most->held = sizes.held > most->held ? sizes.held : most->held;
+}
+
+scio_status
+scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    given_sizes most = {0, 0, 0, 0};
+
+    for (size_t b = 0; b < loader->options.n_given; b++)
+        measure_given(loader, b, &most);
+    const uint64_t slot = slot_nbytes(loader, most.longest, most.n_items, most.n_cells);
     const uint64_t lists =
         ((uint64_t)loader->given_offsets[loader->options.n_given] + loader->options.n_given + 1) *
         sizeof(int64_t);
-    loader->worst_nbytes = scio_loader_batch_bound(&loader->spec, most_cells, most_items, longest) +
-                           most_held + most_cells * 24;
+    loader->worst_nbytes =
+        scio_loader_batch_bound(&loader->spec, most.n_cells, most.n_items, most.longest) +
+        most.held + most.n_cells * 24;
     const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
     if (least > loader->options.max_memory)
         return too_small(loader, least, err);
-    share_rest(loader, lists, slot);
+    choose_keep(loader, cells, n_cells, slot);
+    if (loader->options.max_memory - loader->keep_nbytes < least) {
+        loader->keep_nbytes = 0;
+        loader->is_keep_certain = false;
+    }
+    share_rest(loader, loader->options.max_memory - loader->keep_nbytes, lists, slot);
     return SCIO_OK;
 }

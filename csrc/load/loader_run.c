@@ -41,11 +41,21 @@ is_cancelled(const scio_loader *loader)
     return __atomic_load_n(&loader->cancel, __ATOMIC_RELAXED) != 0;
 }
 
+/* The compact store counts, whether it is being filled or read. */
+static uint64_t
+kept_nbytes(const scio_loader *loader)
+{
+    const scio_compact *const compact =
+        loader->compact != NULL ? loader->compact : loader->resident;
+    return compact != NULL ? scio_compact_nbytes(compact) : 0;
+}
+
 void
 scio_loader_account_locked(scio_loader *loader)
 {
     const uint64_t nbytes = loader->fixed_nbytes + loader->reserved_nbytes + loader->perm_nbytes +
-                            loader->store.zone_nbytes + loader->excess_nbytes;
+                            loader->store.zone_nbytes + loader->excess_nbytes +
+                            kept_nbytes(loader);
     if ((int64_t)nbytes > loader->stats.peak_nbytes)
         loader->stats.peak_nbytes = (int64_t)nbytes;
 }
@@ -61,15 +71,18 @@ check_sources(const scio_loader *loader, size_t i_window, scio_error *err)
     size_t begin, end;
     scio_status status = SCIO_OK;
 
+    if (loader->is_resident)
+        return SCIO_OK;
     SCIO_TRY(scio_mem_zalloc(loader->n_matrices, 1, &is_checked, err));
     scio_store_window_order(&loader->store, i_window, &begin, &end);
     for (size_t i = begin; i < end && status == SCIO_OK; i++) {
         const size_t s = plan->blocks[plan->order[i]].i_source;
-        if (is_checked[s] || !loader->matrices[s]->is_in_file)
+        const scio_matrix *const matrix = scio_loader_matrix(loader, s, 0);
+        if (is_checked[s] || !matrix->is_in_file)
             continue;
         is_checked[s] = 1;
-        status = scio_source_check_unchanged(
-            scio_h5_file_source(loader->matrices[s]->data_dataset->file), err);
+        status =
+            scio_source_check_unchanged(scio_h5_file_source(matrix->data_dataset->file), err);
     }
     scio_mem_free(is_checked);
     return status;
@@ -179,7 +192,7 @@ run_decode(scio_job *job, size_t slot)
 /* Memory for the blocks of the window, their jobs behind it.  What cannot be opened is not decoded:
  * the window fails, and every batch of it says why. */
 static void
-start_window_locked(scio_loader *loader, size_t i_window)
+decode_window_locked(scio_loader *loader, size_t i_window)
 {
     const scio_plan *const plan = loader->plan;
     scio_loader_window *const window = &loader->windows[i_window];
@@ -187,10 +200,7 @@ start_window_locked(scio_loader *loader, size_t i_window)
     scio_status status = SCIO_OK;
     size_t begin, end;
 
-    window->n_pending = 1;
-    window->prepare.run = run_prepare;
     scio_store_window_order(&loader->store, i_window, &begin, &end);
-    scio_group_submit(loader->group, &window->prepare, SCIO_PRIORITY_LOW);
     for (size_t i = begin; i < end && status == SCIO_OK; i++) {
         const size_t b = plan->order[i];
         const unsigned n_jobs = scio_store_n_jobs(&loader->store, b);
@@ -207,6 +217,18 @@ start_window_locked(scio_loader *loader, size_t i_window)
     }
     if (status != SCIO_OK)
         fail_window_locked(loader, i_window, &failure);
+}
+
+static void
+start_window_locked(scio_loader *loader, size_t i_window)
+{
+    scio_loader_window *const window = &loader->windows[i_window];
+
+    window->n_pending = 1;
+    window->prepare.run = run_prepare;
+    scio_group_submit(loader->group, &window->prepare, SCIO_PRIORITY_LOW);
+    if (!loader->is_resident)
+        decode_window_locked(loader, i_window);
     loader->stats.n_windows++;
     scio_loader_account_locked(loader);
 }
@@ -225,7 +247,9 @@ end_windows_locked(scio_loader *loader)
             loader->perm_nbytes -= (uint64_t)(planned->pos1 - planned->pos0) * sizeof(int64_t);
         scio_mem_free(window->perm);
         window->perm = NULL;
-        scio_store_close_window(&loader->store, loader->oldest_window++);
+        if (!loader->is_resident)
+            scio_store_close_window(&loader->store, loader->oldest_window);
+        loader->oldest_window++;
     }
 }
 
@@ -278,10 +302,11 @@ scio_loader_advance_locked(scio_loader *loader)
 }
 
 void
-scio_loader_finish_batch(scio_loader *loader, scio_loader_batch *batch, double seconds)
+scio_loader_finish_batch(scio_loader *loader, scio_loader_batch *batch)
 {
     pthread_mutex_lock(&loader->mutex);
-    loader->stats.seconds_collate += seconds;
+    loader->stats.seconds_gather += batch->gather_seconds;
+    loader->stats.seconds_collate += batch->collate_seconds;
     loader->stats.skipped_cells += batch->n_skipped;
     if (batch->status == SCIO_OK) {
         const uint64_t nbytes = scio_batch_nbytes(&batch->batch);

@@ -25,6 +25,7 @@
 #include "h5read/object.h"
 #include "h5read/type.h"
 #include "load/collate.h"
+#include "load/compact.h"
 #include "load/matrix.h"
 #include "sparse/csr.h"
 
@@ -46,7 +47,7 @@ struct py_loader;
 /* What the module owns; one per interpreter that imported it. */
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
-    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type;
+    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type;
     struct py_loader *loaders; /* all that are alive, for the end of the process */
 } py_state;
 
@@ -237,6 +238,12 @@ typedef struct py_matrix {
     pid_t pid;
 } py_matrix;
 
+typedef struct py_compact {
+    PyObject_HEAD
+    scio_compact *compact;
+} py_compact;
+
+int py_compact_add(PyObject *module, py_state *state);
 int py_file_add(PyObject *module, py_state *state);
 int py_dataset_add(PyObject *module, py_state *state);
 int py_matrix_add(PyObject *module, py_state *state);
@@ -286,6 +293,10 @@ typedef struct py_sources {
 int py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids,
                     py_sources *out);
 void py_sources_clear(py_sources *sources);
+/* A tuple of the matrices of a sequence (a new reference), n_expected of them, and the C ones, which
+ * the caller frees and which live as long as the tuple. */
+PyObject *py_matrices_take(const py_state *state, PyObject *sequence, const char *name,
+                           size_t n_expected, scio_matrix ***out);
 
 typedef struct py_spec {
     scio_collate_spec c;

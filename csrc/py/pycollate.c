@@ -120,6 +120,45 @@ py_sources_clear(py_sources *sources)
     *sources = (py_sources)PY_SOURCES_INIT;
 }
 
+PyObject *
+py_matrices_take(const py_state *state, PyObject *sequence, const char *name, size_t n_expected,
+                 scio_matrix ***out)
+{
+    PyObject *tuple = tuple_of(state, sequence, name);
+    scio_matrix **matrices = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+
+    if (tuple == NULL)
+        return NULL;
+    if ((size_t)PyTuple_GET_SIZE(tuple) != n_expected) {
+        py_fail(state, SCIO_EINVAL, "%s has %zd matrices, expected %zu", name,
+                PyTuple_GET_SIZE(tuple), n_expected);
+        goto fail;
+    }
+    if (scio_mem_zalloc(n_expected, sizeof(*matrices), &matrices, &err) != SCIO_OK) {
+        py_raise(state, &err);
+        goto fail;
+    }
+    for (size_t i = 0; i < n_expected; i++) {
+        PyObject *const item = PyTuple_GET_ITEM(tuple, (Py_ssize_t)i);
+
+        if (!Py_IS_TYPE(item, state->matrix_type)) {
+            py_fail(state, SCIO_ETYPE, "%s[%zu] is %s, expected scio._core.Matrix", name, i,
+                    Py_TYPE(item)->tp_name);
+            goto fail;
+        }
+        if (py_matrix_check((py_matrix *)item) < 0)
+            goto fail;
+        matrices[i] = ((py_matrix *)item)->matrix;
+    }
+    *out = matrices;
+    return tuple;
+fail:
+    scio_mem_free(matrices);
+    Py_DECREF(tuple);
+    return NULL;
+}
+
 /* --- the specification of a batch */
 
 void

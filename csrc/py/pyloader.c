@@ -6,6 +6,7 @@
  * it. */
 #include "py/py.h"
 
+#include "base/mem.h"
 #include "base/queue.h"
 #include "load/loader.h"
 
@@ -27,6 +28,9 @@ typedef struct py_loader {
     bool is_closing;  /* the last user frees */
     bool is_freeing;  /* some thread waits for the last jobs */
     bool is_taking;   /* some thread is in `next` */
+    bool is_used;     /* `next` was called */
+    bool is_keep_certain;
+    uint64_t keep_nbytes;
     pid_t pid;
 } py_loader;
 
@@ -174,8 +178,10 @@ loader_dealloc(PyObject *op)
 
 /* What the constructor takes besides the specification of a batch. */
 typedef struct loader_args {
-    PyObject *matrices, *maps;
-    py_view cells, given_cells, given_offsets;
+    PyObject *matrices, *maps, *extras, *resident, *mapped; /* the last three may be NULL */
+    PyObject *extras_tuple, *mapped_tuple;                  /* owned */
+    scio_matrix **c_extras, **c_mapped;                     /* owned */
+    py_view cells, given_cells, given_offsets, mapped_cells, extra_is_layer;
     uint64_t max_memory, block_bytes, prefetch;
     int shuffle;
     scio_loader_options options;
@@ -218,6 +224,25 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
          .is_optional = true,
          .is_nullable = true,
          .out = &a->given_offsets,
+         .rank = 1,
+         .dtype = SCIO_I64},
+        {.name = "keep", .kind = PY_BOOL, .is_optional = true, .out = &o->is_keeping},
+        {.name = "fill", .kind = PY_BOOL, .is_optional = true, .out = &o->is_fill},
+        {.name = "extras", .kind = PY_OBJECT, .is_optional = true, .out = &a->extras},
+        {.name = "extra_is_layer",
+         .kind = PY_ARRAY,
+         .is_optional = true,
+         .is_nullable = true,
+         .out = &a->extra_is_layer,
+         .rank = 1,
+         .dtype = SCIO_BOOL},
+        {.name = "resident", .kind = PY_OBJECT, .is_optional = true, .out = &a->resident},
+        {.name = "mapped", .kind = PY_OBJECT, .is_optional = true, .out = &a->mapped},
+        {.name = "mapped_cells",
+         .kind = PY_ARRAY,
+         .is_optional = true,
+         .is_nullable = true,
+         .out = &a->mapped_cells,
          .rank = 1,
          .dtype = SCIO_I64},
         {0},
@@ -275,16 +300,69 @@ check_given(const py_state *state, loader_args *a)
     return 0;
 }
 
-/* The arrays that the C loader may go on using; absent ones as None. */
 static PyObject *
-keep_arrays(const py_spec *spec, const loader_args *a)
+or_none(PyObject *object)
 {
-    PyObject *const arrays[] = {spec->id_mask.array, a->cells.array, a->given_cells.array,
-                                a->given_offsets.array};
+    return object == NULL ? Py_None : object;
+}
 
-    return PyTuple_Pack(
-        4, arrays[0] == NULL ? Py_None : arrays[0], arrays[1] == NULL ? Py_None : arrays[1],
-        arrays[2] == NULL ? Py_None : arrays[2], arrays[3] == NULL ? Py_None : arrays[3]);
+/* What the C loader may go on using; absent things as None. */
+static PyObject *
+keep_objects(const py_spec *spec, const loader_args *a)
+{
+    return PyTuple_Pack(6, or_none(spec->id_mask.array), or_none(a->cells.array),
+                        or_none(a->given_cells.array), or_none(a->given_offsets.array),
+                        or_none(a->extras_tuple), or_none(a->mapped_tuple));
+}
+
+static bool
+is_there(const PyObject *object)
+{
+    return object != NULL && object != Py_None;
+}
+
+/* Further matrices and resident rows, for sources that were taken before. */
+static int
+take_tracks(const py_state *state, loader_args *a, size_t n_sources)
+{
+    scio_loader_options *const o = &a->options;
+
+    o->n_extras = a->extra_is_layer.array != NULL ? a->extra_is_layer.n_items : 0;
+    o->is_extra_layer = a->extra_is_layer.data;
+    if (is_there(a->extras) || o->n_extras > 0) {
+        a->extras_tuple = py_matrices_take(state, or_none(a->extras), "extras",
+                                           n_sources * o->n_extras, &a->c_extras);
+        if (a->extras_tuple == NULL)
+            return -1;
+        o->extras = a->c_extras;
+    }
+    if (is_there(a->mapped)) {
+        a->mapped_tuple = py_matrices_take(state, a->mapped, "mapped",
+                                           n_sources * (1 + o->n_extras), &a->c_mapped);
+        if (a->mapped_tuple == NULL)
+            return -1;
+        o->mapped = a->c_mapped;
+        o->mapped_cells = a->mapped_cells.array != NULL ? a->mapped_cells.data : NULL;
+        o->n_mapped_cells = a->mapped_cells.n_items;
+    }
+    if (!is_there(a->resident))
+        return 0;
+    if (!Py_IS_TYPE(a->resident, state->compact_type)) {
+        py_fail(state, SCIO_ETYPE, "resident is %s, expected scio._core.Compact or None",
+                Py_TYPE(a->resident)->tp_name);
+        return -1;
+    }
+    o->resident = ((py_compact *)a->resident)->compact;
+    return 0;
+}
+
+static void
+clear_args(loader_args *a)
+{
+    scio_mem_free(a->c_extras);
+    scio_mem_free(a->c_mapped);
+    Py_CLEAR(a->extras_tuple);
+    Py_CLEAR(a->mapped_tuple);
 }
 
 static int
@@ -326,14 +404,16 @@ loader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL)
         return NULL;
     self->pid = getpid();
-    self->kept = keep_arrays(&spec, &a);
-    if (self->kept == NULL ||
-        py_sources_take(state, a.matrices, a.maps, spec.c.n_ids, &self->sources) < 0 ||
-        start_loader(self, state, &spec, &a) < 0) {
-        Py_DECREF(self);
+    if (py_sources_take(state, a.matrices, a.maps, spec.c.n_ids, &self->sources) == 0 &&
+        take_tracks(state, &a, self->sources.n_matrices) == 0)
+        self->kept = keep_objects(&spec, &a);
+    if (self->kept == NULL || start_loader(self, state, &spec, &a) < 0)
+        Py_CLEAR(self);
+    clear_args(&a);
+    if (self == NULL)
         return NULL;
-    }
     self->n_batches = scio_loader_n_batches(self->loader);
+    self->keep_nbytes = scio_loader_keep_nbytes(self->loader, &self->is_keep_certain);
     link_loader(state, self);
     return (PyObject *)self;
 }
@@ -376,7 +456,7 @@ loader_next(PyObject *op, PyObject *Py_UNUSED(ignored))
     loader = enter(self);
     if (loader == NULL)
         return NULL;
-    self->is_taking = true;
+    self->is_taking = self->is_used = true;
     status = wait_next(loader, &take, &batch, &err);
     self->is_taking = false;
     leave(self);
@@ -393,10 +473,10 @@ static PyObject *
 stats_dict(const scio_loader_stats *s)
 {
     return Py_BuildValue(
-        "{sL sL sL sd sd sd sd sL sL sL sL sL sL sL}", "cells", (long long)s->cells, "batches",
+        "{sL sL sL sd sd sd sd sd sL sL sL sL sL sL sL}", "cells", (long long)s->cells, "batches",
         (long long)s->batches, "skipped_cells", (long long)s->skipped_cells, "seconds", s->seconds,
-        "seconds_wait", s->seconds_wait, "seconds_decode", s->seconds_decode, "seconds_collate",
-        s->seconds_collate, "nbytes_read", (long long)s->nbytes_read, "chunks_decoded",
+        "seconds_wait", s->seconds_wait, "seconds_decode", s->seconds_decode, "seconds_gather",
+        s->seconds_gather, "seconds_collate", s->seconds_collate, "nbytes_read", (long long)s->nbytes_read, "chunks_decoded",
         (long long)s->chunks_decoded, "chunks_total", (long long)s->chunks_total, "n_windows",
         (long long)s->n_windows, "n_blocks", (long long)s->n_blocks, "peak_nbytes",
         (long long)s->peak_nbytes, "cap_nbytes", (long long)s->cap_nbytes);
@@ -440,6 +520,33 @@ loader_plan(PyObject *op, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* What is attached must be there before the first job runs. */
+static PyObject *
+loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    py_loader *const self = (py_loader *)op;
+    const py_state *const state = py_state_of(op);
+    PyObject *compact = NULL;
+    const py_param params[] = {
+        {.name = "compact", .kind = PY_OBJECT, .is_optional = true, .out = &compact},
+    };
+    scio_loader *loader;
+
+    if (py_parse(state, "attach", params, PY_N_PARAMS(params), 0, args, n_args, kwnames) < 0)
+        return NULL;
+    if (is_there(compact) && !Py_IS_TYPE(compact, state->compact_type))
+        return py_fail(state, SCIO_ETYPE, "compact is %s, expected scio._core.Compact or None",
+                       Py_TYPE(compact)->tp_name);
+    if (self->is_used)
+        return py_fail(state, SCIO_EINVAL, "attach comes before the first batch is asked for");
+    loader = enter(self);
+    if (loader == NULL)
+        return NULL;
+    scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL, NULL);
+    leave(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 loader_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -465,6 +572,18 @@ loader_get_n_batches(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromLongLong(((py_loader *)op)->n_batches);
 }
 
+static PyObject *
+loader_get_keep_nbytes(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(((py_loader *)op)->keep_nbytes);
+}
+
+static PyObject *
+loader_get_is_keep_certain(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((py_loader *)op)->is_keep_certain);
+}
+
 /* --- the type */
 
 static PyMethodDef loader_methods[] = {
@@ -476,6 +595,8 @@ static PyMethodDef loader_methods[] = {
     {"plan", loader_plan, METH_NOARGS,
      "plan($self)\n--\n\n"
      "Return (cells, offsets): global ids of every batch, without reading data."},
+    {"attach", PY_METHOD(loader_attach), METH_FASTCALL | METH_KEYWORDS,
+     "attach($self, *, compact=None)\n--\n\nPut every decoded row there too."},
     {"cancel", loader_cancel, METH_NOARGS,
      "cancel($self)\n--\n\nStop: `next` raises LoaderCancelled from now on."},
     {"close", loader_close, METH_NOARGS,
@@ -486,6 +607,10 @@ static PyMethodDef loader_methods[] = {
 
 static PyGetSetDef loader_members[] = {
     {"n_batches", loader_get_n_batches, NULL, "Batches of the epoch for this rank.", NULL},
+    {"keep_nbytes", loader_get_keep_nbytes, NULL, "Bytes left for a Compact; 0: it cannot fit.",
+     NULL},
+    {"is_keep_certain", loader_get_is_keep_certain, NULL, "Whether all cells surely fit there.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -495,7 +620,9 @@ static PyType_Slot loader_slots[] = {
                          "target_sum, log1p, id_mask, max_genes, select, seed, epoch, pad_id, "
                          "pad_value, batch_size, drop_last, shuffle, rank, world_size, max_memory, "
                          "block_bytes, threads, prefetch, skip_errors, first_batch, "
-                         "given_cells=None, given_offsets=None)\n--\n\n"
+                         "given_cells=None, given_offsets=None, keep=False, fill=False, "
+                         "extras=None, extra_is_layer=None, resident=None, mapped=None, "
+                         "mapped_cells=None)\n--\n\n"
                          "One epoch of batches, in order; `close` or dropping it stops everything."
                          "\n\nOne thread at a time takes batches; cancel and close from any."},
     PY_SLOT(Py_tp_new, loader_new),

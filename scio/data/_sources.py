@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio._names import near_names
-from scio.errors import IOFormatError, KeyNotFoundError
+from scio.errors import IOFormatError, KeyNotFoundError, UnsupportedError
 from scio.io import AnnDataFile, Categorical
 from scio.io import open as open_file
+from scio.io.h5ad import MatrixHandle
 
 if TYPE_CHECKING:
     from scio.io.elements import Column
@@ -39,6 +41,19 @@ class Source:
         """The core's matrix in this process."""
         raise NotImplementedError
 
+    def core_track(self, path: str) -> _core.Matrix:
+        """A further matrix of the same cells in this process: ``layers/<key>``, ``obsm/<key>``."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a saved state remembers of the source, to be compared by equality."""
+        matrix = self.core_matrix()
+        parts = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
+        if matrix.kind == "csr":
+            parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
+        return parts
+
     def genes(self) -> NDArray[Any]:
         """Gene names of the matrix's columns, objects of str."""
         raise NotImplementedError
@@ -61,6 +76,7 @@ class FileSource(Source):
         self._open()
 
     def _open(self) -> None:
+        self._tracks: dict[str, MatrixHandle] = {}
         self._matrix = self._handle.matrix(self._matrix_name)
         self.name = self._handle.name
         self.shape = self._matrix.shape
@@ -77,6 +93,32 @@ class FileSource(Source):
 
     def core_matrix(self) -> _core.Matrix:
         return self._matrix._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+
+    def core_track(self, path: str) -> _core.Matrix:
+        if path not in self._tracks:
+            self._tracks[path] = self._open_track(path)
+        return self._tracks[path]._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+
+    def _open_track(self, path: str) -> MatrixHandle:
+        kind, _, key = path.partition("/")
+        element = (self._handle.layers if kind == "layers" else self._handle.obsm)[key]
+        if not isinstance(element, MatrixHandle):
+            message = f"{self.name}: {path} is a {type(element).__name__}, not a matrix"
+            raise UnsupportedError(message)
+        expected = self.shape if kind == "layers" else (self.shape[0], element.shape[1])
+        if element.shape != expected:
+            message = f"{self.name}: {path} has shape {element.shape}, expected {expected}"
+            raise IOFormatError(message)
+        return element
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "nbytes": self._handle.file.core.nbytes}
+
+    @property
+    def handle(self) -> AnnDataFile:
+        """The open file."""
+        return self._handle
 
     def genes(self) -> NDArray[Any]:
         if self._matrix_name == "raw/X":
@@ -102,25 +144,49 @@ class MemorySource(Source):
         self._genes = np.array([str(g) for g in names], dtype=object)
         self._arrays = _arrays_of(values, matrix)
         self.shape = (int(values.shape[0]), int(values.shape[1]))
-        self._core: _core.Matrix | None = None
+        self._layers, self._obsm = adata.layers, adata.obsm
+        self._core: dict[str, _core.Matrix] = {}
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        state.update(_core=None, _pid=-1)
+        state.update(_core={}, _pid=-1)
         return state
 
     def core_matrix(self) -> _core.Matrix:
-        if self._core is None or self._pid != os.getpid():
-            if len(self._arrays) == 1:
-                self._core = _core.Matrix.from_dense(self._arrays[0], name=self.name)
+        return self._core_of("", self.shape, lambda: self._arrays)
+
+    def core_track(self, path: str) -> _core.Matrix:
+        kind, _, key = path.partition("/")
+        mapping = self._layers if kind == "layers" else self._obsm
+        if key not in mapping:
+            message = f"{self.name}: no {key!r} in {kind}; {near_names(key, mapping)}"
+            raise KeyNotFoundError(message)
+        values = mapping[key]
+        if hasattr(values, "to_numpy"):
+            values = values.to_numpy()
+        shape = self.shape if kind == "layers" else (self.shape[0], int(values.shape[1]))
+        if tuple(values.shape) != shape:
+            message = f"{self.name}: {path} has shape {tuple(values.shape)}, expected {shape}"
+            raise ValueError(message)
+        return self._core_of(path, shape, lambda: _arrays_of(values, path))
+
+    def _core_of(
+        self, path: str, shape: tuple[int, int], arrays: Callable[[], tuple[NDArray[Any], ...]]
+    ) -> _core.Matrix:
+        if self._pid != os.getpid():
+            self._core, self._pid = {}, os.getpid()
+        if path not in self._core:
+            parts = arrays()
+            name = f"{self.name}: {path}" if path else self.name
+            if len(parts) == 1:
+                self._core[path] = _core.Matrix.from_dense(parts[0], name=name)
             else:
-                data, indices, indptr = self._arrays
-                self._core = _core.Matrix.from_csr(
-                    data, indices, indptr, shape=self.shape, name=self.name
+                data, indices, indptr = parts
+                self._core[path] = _core.Matrix.from_csr(
+                    data, indices, indptr, shape=shape, name=name
                 )
-            self._pid = os.getpid()
-        return self._core
+        return self._core[path]
 
     def genes(self) -> NDArray[Any]:
         return self._genes

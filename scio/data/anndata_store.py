@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ class AnnDataStore:
         obs columns that travel with the cells; None: ``cell_type`` and ``batch`` where present.
     matrix : str
         ``"X"``, ``"layers/<key>"`` or ``"raw/X"``.
+    layers, obsm : sequence of str
+        Keys of further matrices that travel with the cells: layers of the shape of `matrix`, obsm
+        of any width.
 
     Raises
     ------
@@ -50,6 +54,8 @@ class AnnDataStore:
         *,
         obs_keys: Any = None,
         matrix: str = "X",
+        layers: Sequence[str] = (),
+        obsm: Sequence[str] = (),
     ) -> None:
         self._sources: list[Source] = open_sources(adata, matrix)
         names = [[str(g) for g in source.genes()] for source in self._sources]
@@ -63,6 +69,11 @@ class AnnDataStore:
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.obs_keys = resolve_keys(self._sources, obs_keys)
         self._columns: dict[str, MetadataColumn] = {}
+        self.track_paths = [f"layers/{_key('layers', k)}" for k in layers]
+        self.track_paths += [f"obsm/{_key('obsm', k)}" for k in obsm]
+        for source in self._sources:
+            for path in self.track_paths:
+                source.core_track(path)  # a wrong key is reported here
 
     def __len__(self) -> int:
         """Cells over all sources."""
@@ -99,6 +110,15 @@ class AnnDataStore:
     def core_matrices(self) -> list[_core.Matrix]:
         """The core's matrices in this process."""
         return [source.core_matrix() for source in self._sources]
+
+    def core_tracks(self) -> list[_core.Matrix]:
+        """Further matrices in this process, in the order of `track_paths`, source by source."""
+        return [s.core_track(path) for s in self._sources for path in self.track_paths]
+
+    @property
+    def sources(self) -> list[Source]:
+        """The sources, in the order of their cells."""
+        return self._sources
 
     def column(self, key: str) -> MetadataColumn:
         """One obs column over all sources, read once."""
@@ -200,6 +220,13 @@ class AnnDataStore:
             f"AnnDataStore({len(self):,} cells of {self.n_datasets} source"
             f"{'s' if self.n_datasets != 1 else ''}, matrix {self.matrix!r}, {self.gene_vocab!r})"
         )
+
+
+def _key(kind: str, key: str) -> str:
+    if not isinstance(key, str) or not key:
+        message = f"{kind} is a list of keys, such as ['counts'], not one with {key!r}"
+        raise TypeError(message)
+    return key
 
 
 def _union_vocab(names: list[list[str]]) -> GeneVocab:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio._optional import require
+from scio.data._residence import Residence, Run
+from scio.data._state import VERSION, check_state, digest, settings_of
 from scio.data.dataset import FIRST_GENE_ID, CellDataset
 from scio.data.gene_vocab import GeneVocab
-from scio.errors import ScioWarning
+from scio.errors import ScioWarning, WorkerDiedError
 
 FORMS = ("tokens", "dense", "csr")
 _ARRAYS = {
@@ -24,9 +27,10 @@ _ARRAYS = {
     "dense": ("expression", "index"),
     "csr": ("data", "indices", "indptr", "index"),
 }
-_SHUFFLES: dict[Any, str] = {True: "block", False: "none", "block": "block", "exact": "exact"}
+_SHUFFLES = (True, False, "block", "exact")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DEFAULT_MAX_NBYTES = 512 << 20
+GOOD_MIXING = 0.95  # of the entropy of a perfect shuffle
 
 Form = Literal["tokens", "dense", "csr"]
 
@@ -41,12 +45,16 @@ class Mixing:
         Mean entropy of the label within a batch, bits.
     perfect : float
         The same for a perfect shuffle of all cells, bits.
+    largest_gap : int
+        Longest stretch of batches in a row without some label, of those labels that have at least as
+        many cells as there are batches.
     ratio : float
         ``entropy / perfect``; 1 when the label has one value only.
     """
 
     entropy: float
     perfect: float
+    largest_gap: int = 0
 
     @property
     def ratio(self) -> float:
@@ -66,9 +74,11 @@ class CellDataLoader:
         Threads of the core that may work for this loader, at most the CPUs of the process; 0 does the
         work in the thread that iterates.  The batches never depend on it.
     shuffle : bool, "block" or "exact"
-        True and "block": blocks of chunks in random order, cells permuted within a window as large as
-        `max_memory` allows.  "exact": one permutation of all cells; everything is decoded before the
-        first batch.  False: file order.
+        True: epoch 0 as "block", decoded while you train; from epoch 1 on as "exact" where all cells
+        fit `max_memory` in compact form (about 3 bytes a non-zero) or `cache` holds them, else as
+        "block" again.  "block": blocks of chunks in random order, cells permuted within windows.
+        "exact": one permutation of all cells, which are decoded before the first batch.  False: file
+        order.
     drop_last : bool
         Full batches only.
     pin_memory : bool
@@ -94,6 +104,20 @@ class CellDataLoader:
         Tensors or arrays.
     pad_value : float
         Fills ``expression`` behind the last gene of a cell.
+    cache : path or "auto", optional
+        Directory for fast-layout copies of what does not fit `max_memory`: an uncompressed ``.h5ad``
+        of narrow dtypes, written while the first epoch runs, published whole, mapped by later epochs
+        and later runs, and bound to the identity of its source.  "auto": the user's cache directory
+        (needs platformdirs).
+    dtype : {"float32", "float16"}
+        Of values in the batches; float16 is the nearest to the float32 value.
+    index_dtype : {"int64", "int32"}
+        Of ``gene_indices`` and ``attention_mask``.
+    obs_codes : sequence of str
+        Label columns of obs that come as integers too: ``batch["codes"][key]`` (B,) int64, -1 where
+        missing; `CellDataset.categories` names them.
+    timeout : float, optional
+        Seconds to wait for one batch before `WorkerDiedError` is raised; None: without limit.
 
     Raises
     ------
@@ -107,6 +131,9 @@ class CellDataLoader:
     vocabulary) float32.  "csr": ``data`` float32, ``indices`` int32, ``indptr`` int64, ``shape``; its
     columns and those of "dense" are ``gene_vocab.genes``, without special tokens (column j is id j + 4).  All with ``index``
     (B,) int64, the global cell id, and ``metadata``: key to a list of labels or an array of numbers.
+    Layers and obsm of the dataset come as ``layers`` and ``obsm``, key to values: "dense" (B, n_genes),
+    "csr" a dict of ``data``, ``indices``, ``indptr``, "tokens" (B, L) at the genes of
+    ``gene_indices``; obsm (B, width).
 
     Each ``iter`` is the next epoch unless `set_epoch` said which; the batches follow from files,
     settings, seed and epoch alone, whatever the threads.
@@ -142,10 +169,23 @@ class CellDataLoader:
         on_error: Literal["raise", "skip"] = "raise",
         to: Literal["torch", "numpy"] = "torch",
         pad_value: float = 0.0,
+        cache: str | os.PathLike[str] | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+        index_dtype: Literal["int64", "int32"] = "int64",
+        obs_codes: Sequence[str] = (),
+        timeout: float | None = None,
     ) -> None:
         _check_choice("form", form, FORMS)
         _check_choice("on_error", on_error, ("raise", "skip"))
         _check_choice("to", to, ("torch", "numpy"))
+        _check_choice("dtype", dtype, ("float32", "float16"))
+        _check_choice("index_dtype", index_dtype, ("int64", "int32"))
+        if isinstance(obs_codes, str):
+            message = f"obs_codes is a list of keys, such as [{obs_codes!r}], not a text"
+            raise TypeError(message)
+        if timeout is not None and not timeout > 0:
+            message = f"timeout is a number of seconds above 0, or None, not {timeout!r}"
+            raise ValueError(message)
         if shuffle not in _SHUFFLES:
             message = f"shuffle is True, False, 'block' or 'exact', not {shuffle!r}"
             raise ValueError(message)
@@ -176,50 +216,90 @@ class CellDataLoader:
         self.on_error = on_error
         self.to = to
         self.pad_value = float(pad_value)
-        self.stats: dict[str, float] = {}
-        self._epoch = 0
+        self.dtype = dtype
+        self.index_dtype = index_dtype
+        self.cache = cache_directory(cache)
+        self.timeout = None if timeout is None else float(timeout)
+        self.obs_codes = list(obs_codes)
+        for key in self.obs_codes:
+            dataset.categories(key)  # a wrong key is reported here
+        self._next = (0, 0)  # epoch and batch at which the next iteration begins
+        self._at = (0, 0)  # where the iteration stands
+        self._resumed_plan: str | None = None
+        self._run: Run | None = None
+        self._given: tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None
         self._lengths: dict[int, int] = {}
-        if not self._is_given:
-            self._make(0)  # a cap that is too small is reported here, not at the first batch
+        self._residence = Residence(self)
+        if not self.is_given:
+            self.make_core(0, self.plain_plan)  # a cap that is too small is reported here
 
     @property
-    def _is_given(self) -> bool:
+    def is_given(self) -> bool:
+        """Whether a sampler says which cells come."""
         return self.sampler is not None or self.batch_sampler is not None
 
+    @property
+    def plain_plan(self) -> Literal["block", "none", "given"]:
+        """The plan of an epoch for which nothing is resident."""
+        if self.is_given:
+            return "given"
+        return "none" if self.shuffle is False else "block"
+
+    # --- epochs
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counters and times of the epoch that runs or ran last; empty before the first.
+
+        ``cells``, ``batches``, ``skipped_cells``; ``seconds`` and ``cells_per_second``;
+        ``seconds_wait`` (you waited for the loader), ``seconds_consumer`` (the loader could wait for
+        you); ``seconds_decode``, ``seconds_gather``, ``seconds_collate``, summed over threads;
+        ``nbytes_read``, ``chunks_decoded``, ``chunks_total``, ``n_windows``, ``n_blocks``;
+        ``peak_nbytes`` of ``cap_nbytes``; ``plan``: "block", "exact", "none" or "given"; ``rows``:
+        "decoded", "compact", "mapped" or "memory", where the rows came from.
+        """
+        return {} if self._run is None else self._run.stats()
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next ``iter``; the one after it is ``epoch + 1``."""
+        """Choose the epoch of the next ``iter``; the one after it is ``epoch + 1``.
+
+        The epoch of a state that was just loaded goes on where it stopped.
+        """
         _check_least("epoch", epoch, 0)
-        self._epoch = int(epoch)
+        if int(epoch) != self._next[0]:
+            self._next = (int(epoch), 0)
+            self._resumed_plan = None
+        self._at = self._next
 
     def __len__(self) -> int:
         """Number of batches of this rank in the next epoch."""
-        if self._is_given:
-            sized: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
-            if self.batch_sampler is not None:
-                return len(sized)
-            whole, rest = divmod(len(sized), self.batch_size)
-            return whole + (rest > 0 and not self.drop_last)
-        if self._epoch not in self._lengths:
-            self._lengths = {self._epoch: self._make(self._epoch).n_batches}
-        return self._lengths[self._epoch]
+        epoch = self._next[0]
+        if self.is_given:
+            return self._n_given_batches(epoch)
+        if epoch not in self._lengths:
+            self._lengths = {epoch: self.make_core(epoch, self.plain_plan).n_batches}
+        return self._lengths[epoch]
 
-    def _make(self, epoch: int) -> _core.Loader:
-        """Make the plan of an epoch; nothing is read yet."""
+    def make_core(self, epoch: int, plan: str, **overrides: Any) -> _core.Loader:
+        """Make the core's loader for an epoch: its plan, nothing is read yet.
+
+        For the modules of `scio.data`; `overrides` are arguments of ``_core.Loader``.
+        """
         store = self.dataset.store
         arguments = self.dataset.collate_arguments()
-        arguments.update(seed=self.seed, epoch=epoch, max_genes=self.max_genes or 0)
-        shuffle = "given" if self._is_given else _SHUFFLES[self.shuffle]
-        given = self._given_batches() if self._is_given else (None, None)
-        return _core.Loader(
-            store.core_matrices(),
-            store.gene_maps,
+        arguments.update(
+            seed=self.seed,
+            epoch=epoch,
+            max_genes=self.max_genes or 0,
+            dtype=self.dtype,
+            index_dtype=self.index_dtype,
             cells=None if self.dataset.has_all_cells else self.dataset.cells,
             form=self.form,
             first_id=FIRST_GENE_ID,
             pad_value=self.pad_value,
             batch_size=self.batch_size,
             drop_last=self.drop_last,
-            shuffle=shuffle,
+            shuffle=plan,
             rank=self.rank,
             world_size=self.world_size,
             max_memory=self.max_memory,
@@ -228,27 +308,94 @@ class CellDataLoader:
             prefetch=0,
             skip_errors=self.on_error == "skip",
             first_batch=0,
-            given_cells=given[0],
-            given_offsets=given[1],
-            **arguments,
+            keep=self._residence.keeps,
         )
+        if plan == "given":
+            cells, offsets = self._given_batches(epoch)
+            arguments.update(given_cells=cells, given_offsets=offsets)
+        if store.track_paths:
+            is_layer = [path.startswith("layers/") for path in store.track_paths]
+            arguments.update(extras=store.core_tracks(), extra_is_layer=np.array(is_layer))
+        arguments.update(overrides)
+        return _core.Loader(store.core_matrices(), store.gene_maps, **arguments)
 
-    def _given_batches(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cells and offsets of the batches that a sampler asks for."""
+    def take(self, core: _core.Loader) -> dict[str, Any] | None:
+        """Take the next batch of a core's loader, None at the end.
+
+        Raises
+        ------
+        WorkerDiedError
+            If none comes within `timeout`.
+        """
+        try:
+            return core.next(timeout=self.timeout)
+        except TimeoutError:
+            core.cancel()
+            message = (
+                f"no batch came within timeout={self.timeout} seconds: the storage of "
+                f"{', '.join(self.dataset.store.names[:3])} hangs, or one batch takes that long"
+            )
+            raise WorkerDiedError(message) from None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Hand out the batches of the next epoch, or the rest of one that was resumed."""
+        (epoch, first), plan = self._next, self._resumed_plan
+        self._next, self._resumed_plan = (epoch + 1, 0), None
+        self._at = (epoch, first)
+        self._run = run = self._residence.start(epoch, first_batch=first, plan=plan)
+        try:
+            while (batch := self.take(run.core)) is not None:
+                self._at = (epoch, self._at[1] + 1)
+                yield self._finish(batch)
+            self._residence.finish()
+            self._at = (epoch + 1, 0)
+            self._warn_of_skipped(run)
+        finally:
+            run.core.close()
+
+    def _warn_of_skipped(self, run: Run) -> None:
+        n_skipped = int(run.stats()["skipped_cells"])
+        if n_skipped:
+            warnings.warn(
+                f"{n_skipped} cells of broken chunks were skipped", ScioWarning, stacklevel=3
+            )
+
+    # --- samplers
+
+    def n_given_cells(self) -> int:
+        """Cells that the sampler asks for in the next epoch."""
+        return len(self._given_batches(self._next[0])[0])
+
+    def _n_given_batches(self, epoch: int) -> int:
+        sized: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
+        if not hasattr(sized, "__len__"):
+            return len(self._given_batches(epoch)[1]) - 1
+        if self.batch_sampler is not None:
+            return len(sized)
+        whole, rest = divmod(len(sized), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def _given_batches(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Cells and offsets of the batches that a sampler asks for; asked once an epoch."""
+        if self._given is not None and self._given[0] == epoch:
+            return self._given[1]
+        sampler: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
         if self.batch_sampler is not None:
             batches = [np.asarray(list(b), dtype=np.int64) for b in self.batch_sampler]
         else:
-            assert self.sampler is not None
-            positions = np.fromiter(self.sampler, dtype=np.int64)
-            self._check_positions(positions)
+            positions = np.fromiter(sampler, dtype=np.int64)
             n_whole = len(positions) // self.batch_size * self.batch_size
             if self.drop_last:
                 positions = positions[:n_whole]
             batches = np.split(positions, range(self.batch_size, len(positions), self.batch_size))
-        cells = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
-        self._check_positions(cells)
+        positions = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
+        self._check_positions(positions)
         offsets = np.cumsum([0] + [len(b) for b in batches], dtype=np.int64)
-        return np.ascontiguousarray(self.dataset.cells[cells]), offsets
+        cells = np.ascontiguousarray(self.dataset.cells[positions])
+        self._given = (epoch, (cells, offsets))
+        return cells, offsets
 
     def _check_positions(self, positions: NDArray[np.int64]) -> None:
         n_cells = len(self.dataset)
@@ -257,34 +404,98 @@ class CellDataLoader:
             message = f"a sampler gave position {wrong}: the dataset has {n_cells} cells"
             raise IndexError(message)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Hand out the batches of the next epoch."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        loader = self._make(epoch)
-        try:
-            while (batch := loader.next()) is not None:
-                self.stats = _with_rate(loader.stats())
-                yield self._finish(batch)
-            self.stats = _with_rate(loader.stats())
-            if self.stats["skipped_cells"]:
-                warnings.warn(
-                    f"{int(self.stats['skipped_cells'])} cells of broken chunks were skipped",
-                    ScioWarning,
-                    stacklevel=2,
+    # --- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iteration stands, as numbers, texts and lists (JSON keeps it).
+
+        Inside the loop over an epoch: how many batches were handed out.  After it: the beginning of
+        the next.  All ranks are at the same place, so the state of one rank serves all.
+
+        Returns
+        -------
+        dict
+            Always of the same keys.
+        """
+        (epoch, batch), run = self._at, self._run
+        is_inside = run is not None and batch > 0
+        given = ""
+        if self.is_given and is_inside:
+            given = digest(*self._given_batches(epoch))
+        return {
+            "version": VERSION,
+            "epoch": epoch,
+            "batch": batch,
+            "plan": run.plan if run is not None and is_inside else "",
+            "fits": self._residence.fits,
+            "rank": self.rank,
+            "given": given,
+            "settings": settings_of(self),
+            "sources": [source.identity for source in self.dataset.store.sources],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was called: the next ``iter`` gives the rest of that epoch.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` of a loader over the same files with the same settings returned; number
+            of threads, `to` and `pin_memory` may differ, and the files may have moved.
+
+        Raises
+        ------
+        TypeError
+            If it is no state of a loader.
+        ValueError
+            If it belongs to other files or settings; what differs is named.
+        """
+        check_state(state, self)
+        epoch, batch = int(state["epoch"]), int(state["batch"])
+        if self.is_given and state["given"]:
+            given = digest(*self._given_batches(epoch))
+            if given != state["given"]:
+                message = (
+                    f"the state does not belong to this loader: in epoch {epoch} the sampler gave "
+                    "other batches when it was saved (a sampler must be reproducible by set_epoch)"
                 )
-        finally:
-            loader.close()
+                raise ValueError(message)
+        n_batches = self.make_core(epoch, self.plain_plan).n_batches
+        if not 0 <= batch <= n_batches:
+            message = f"the state stands at batch {batch} of an epoch of {n_batches} batches"
+            raise ValueError(message)
+        if state["rank"] == self.rank and state["fits"] is not None:
+            self._residence.fits = bool(state["fits"]) or None
+            if state["fits"] is False:
+                self._residence.fits = False
+        self._next = self._at = (epoch, batch)
+        self._resumed_plan = str(state["plan"]) or None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle settings and position; what is decoded stays behind."""
+        return {**self.__dict__, "_run": None, "_residence": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._residence = Residence(self)
+
+    # --- batches
 
     def _finish(self, batch: dict[str, Any]) -> dict[str, Any]:
         out = {name: batch[name] for name in _ARRAYS[self.form]}
         if batch.get("is_padding") is not None:
             out["is_padding"] = batch["is_padding"]
+        cells = batch["index"]
+        store = self.dataset.store
+        if self.obs_codes:
+            out["codes"] = {key: store.column(key).codes()[cells] for key in self.obs_codes}
+        for path, extra in zip(store.track_paths, batch.get("extras", ()), strict=False):
+            kind, _, key = path.partition("/")
+            out.setdefault(kind, {})[key] = extra
         if self.to == "torch":
             out = _tensors(out, pin=self.pin_memory)
         if self.form == "csr":
             out["shape"] = batch["shape"]
-        cells = batch["index"]
-        store = self.dataset.store
         out["metadata"] = {key: store.column(key).take(cells) for key in store.obs_keys}
         return out
 
@@ -300,15 +511,36 @@ class CellDataLoader:
         -------
         Mixing
             Of the next epoch.
+
+        Warns
+        -----
+        ScioWarning
+            If a shuffled epoch mixes the label at less than 0.95 of a perfect shuffle.
         """
-        cells, offsets = self._make(self._epoch).plan()
+        epoch = self._next[0]
+        plan = self.plain_plan
+        if self.shuffle == "exact" or (self.shuffle is True and epoch > 0 and self._will_be_exact()):
+            plan = "exact"
+        cells, offsets = self.make_core(epoch, plan).plan()
         codes = self.dataset.store.column(key).codes()
         n_labels = int(codes.max()) + 2
         shuffled = cells[_core.permutation(self.seed, 0x313, len(cells))]
-        return Mixing(
+        mixing = Mixing(
             _mean_entropy(codes[cells] + 1, offsets, n_labels),
             _mean_entropy(codes[shuffled] + 1, offsets, n_labels),
+            _largest_gap(codes[cells] + 1, offsets, n_labels),
         )
+        if self.shuffle is not False and not self.is_given and mixing.ratio < GOOD_MIXING:
+            warnings.warn(
+                f"batches mix {key!r} at {mixing.ratio:.2f} of a perfect shuffle with max_memory="
+                f"{self.max_memory:,} bytes: raise it, or give cache= for later epochs",
+                ScioWarning,
+                stacklevel=2,
+            )
+        return mixing
+
+    def _will_be_exact(self) -> bool:
+        return self._residence.fits is True or self.cache is not None
 
     def __repr__(self) -> str:
         return (
@@ -317,16 +549,28 @@ class CellDataLoader:
         )
 
 
-def _with_rate(stats: dict[str, float]) -> dict[str, float]:
-    return {**stats, "cells_per_second": stats["cells"] / max(stats["seconds"], 1e-9)}
-
-
 def _tensors(arrays: dict[str, Any], *, pin: bool) -> dict[str, Any]:
+    """Arrays as tensors over the same memory; dicts of arrays likewise."""
     torch = require("torch", "CellDataLoader(to='torch')")
-    out = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    if pin and torch.cuda.is_available():
-        out = {name: tensor.pin_memory() for name, tensor in out.items()}
-    return out
+    is_pinned = pin and torch.cuda.is_available()
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tensor(item) for key, item in value.items()}
+        out = torch.from_numpy(value)
+        return out.pin_memory() if is_pinned else out
+
+    return {name: tensor(array) for name, array in arrays.items()}
+
+
+def cache_directory(cache: str | os.PathLike[str] | None) -> Path | None:
+    """Turn the argument `cache` into a directory."""
+    if cache is None:
+        return None
+    if cache == "auto":
+        platformdirs = require("platformdirs", "cache='auto'")
+        return Path(platformdirs.user_cache_dir("scio"))
+    return Path(cache)
 
 
 def _mean_entropy(codes: NDArray[np.int64], offsets: NDArray[np.int64], n_labels: int) -> float:
@@ -338,6 +582,19 @@ def _mean_entropy(codes: NDArray[np.int64], offsets: NDArray[np.int64], n_labels
         shares = counts[counts > 0] / max(1, b - a)
         total -= float((shares * np.log2(shares)).sum())
     return total / max(1, n_batches)
+
+
+def _largest_gap(codes: NDArray[np.int64], offsets: NDArray[np.int64], n_labels: int) -> int:
+    """Longest stretch of batches without some label of which there is one for each batch."""
+    n_batches = len(offsets) - 1
+    batch_of = np.repeat(np.arange(n_batches), np.diff(offsets))
+    longest = 0
+    for label in range(n_labels):
+        where = batch_of[codes == label]
+        if len(where) >= max(1, n_batches):
+            steps = np.diff(np.concatenate([[-1], np.unique(where), [n_batches]])) - 1
+            longest = max(longest, int(steps.max()))
+    return longest
 
 
 def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:

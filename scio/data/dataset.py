@@ -53,6 +53,9 @@ class CellDataset(_Base):
         ``{"cell_type": ["B", "T"], "batch": "a"}``, or an expression for ``pandas.DataFrame.query``.
     seed : int
         Of ``"random_expressed"``.
+    layers, obsm : sequence of str
+        Keys of further matrices of the same cells; their rows come with each batch of a
+        `CellDataLoader`, from the same plan, as stored (neither scaled nor logged).
 
     Raises
     ------
@@ -89,6 +92,8 @@ class CellDataset(_Base):
         indices: Any = None,
         obs_query: str | Mapping[str, Any] | None = None,
         seed: int = 0,
+        layers: Sequence[str] = (),
+        obsm: Sequence[str] = (),
     ) -> None:
         if max_genes is not None and max_genes < 1:
             message = f"max_genes is at least 1 or None, not {max_genes!r}"
@@ -98,7 +103,9 @@ class CellDataset(_Base):
             raise ValueError(message)
         self.preprocessing = preprocessing or PreprocessingPipeline(normalize=None, log1p=False)
         self.preprocessing.check_fitted()
-        self.store = AnnDataStore(adata, gene_vocab, obs_keys=obs_keys, matrix=matrix)
+        self.store = AnnDataStore(
+            adata, gene_vocab, obs_keys=obs_keys, matrix=matrix, layers=layers, obsm=obsm
+        )
         self.max_genes = max_genes
         self.selection = selection
         self.seed = int(seed)
@@ -126,6 +133,23 @@ class CellDataset(_Base):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which seeds ``"random_expressed"``."""
         self.epoch = int(epoch)
+
+    def categories(self, key: str) -> list[Any]:
+        """Labels of an obs column, in the order of the codes that a loader's ``obs_codes`` gives.
+
+        Raises
+        ------
+        KeyError
+            If no source has the column; near names are offered.
+        ValueError
+            If it holds numbers.
+        """
+        table = self.store.column(key).table
+        if table is None:
+            message = f"obs column {key!r} holds numbers, which have no codes"
+            raise ValueError(message)
+        labels: list[Any] = table[:-1].tolist()
+        return labels
 
     def subset(self, cells: NDArray[np.int64]) -> CellDataset:
         """Return a dataset of other cells (global ids) over the same open store."""

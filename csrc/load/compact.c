@@ -1,0 +1,487 @@
+#include "load/compact.h"
+
+#include "base/buf.h"
+#include "base/mem.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define SLAB_NBYTES ((uint64_t)4 << 20)
+/* A longer row gets memory of its own, so that little is left over at the end of a slab. */
+#define MAX_SLAB_ROW_NBYTES (SLAB_NBYTES / 64)
+
+typedef struct row_head {
+    uint32_t n_items;
+    uint8_t value_dtype, index_dtype; /* index_dtype NONE: a dense row */
+    uint16_t unused;
+} row_head;                           /* values behind it, then indices */
+
+_Static_assert(sizeof(row_head) == 8, "values behind it are aligned for 8 bytes");
+
+struct scio_compact {
+    atomic_size_t n_refs;
+    int64_t n_cells;
+    size_t n_tracks;
+    uint64_t max_nbytes, max_row_nbytes; /* of all; of the rows, without what slabs leave over */
+    _Atomic(row_head *) *places;         /* [n_cells * n_tracks] NULL = missing */
+    atomic_bool is_full;
+    pthread_mutex_t mutex;
+    bool has_mutex;
+    /* guarded by mutex: */
+    uint64_t row_nbytes, nbytes;
+    scio_buf **slabs; /* [n_room] */
+    size_t n_slabs, n_room;
+    char *slab; /* the one that is being filled */
+    uint64_t slab_left;
+};
+
+/* Rows that are being written, and cells that could not be decoded. */
+static row_head CLAIMED, BROKEN;
+
+static uint64_t
+round_up(uint64_t nbytes, uint64_t unit)
+{
+    return (nbytes + unit - 1) / unit * unit;
+}
+
+/* ---- life ---- */
+
+static uint64_t
+table_nbytes(int64_t n_cells, size_t n_tracks)
+{
+    return (uint64_t)n_cells * n_tracks * sizeof(row_head *);
+}
+
+scio_status
+scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_compact **out,
+                 scio_error *err)
+{
+    const uint64_t fixed = table_nbytes(n_cells, n_tracks) + SLAB_NBYTES + sizeof(scio_compact);
+    scio_compact *compact = NULL;
+    scio_status status;
+
+    if (n_cells < 0 || n_tracks == 0)
+        return scio_fail(err, SCIO_EINVAL, "a compact store of %" PRId64 " cells and %zu tracks",
+                         n_cells, n_tracks);
+    if (max_nbytes < fixed)
+        return scio_fail(err, SCIO_EINVAL,
+                         "a compact store of %" PRId64 " cells takes %" PRIu64
+                         " bytes when empty, allowed are %" PRIu64,
+                         n_cells, fixed, max_nbytes);
+    SCIO_TRY(scio_mem_zalloc(1, sizeof *compact, &compact, err));
+    atomic_init(&compact->n_refs, 1);
+    compact->n_cells = n_cells;
+    compact->n_tracks = n_tracks;
+    compact->max_nbytes = max_nbytes;
+    compact->nbytes = fixed - SLAB_NBYTES;
+    compact->max_row_nbytes = (max_nbytes - fixed) / 64 * 63;
+    status =
+        scio_mem_zalloc((size_t)n_cells, n_tracks * sizeof *compact->places, &compact->places, err);
+    if (status == SCIO_OK) {
+        const int code = pthread_mutex_init(&compact->mutex, NULL);
+        if (code != 0)
+            status = scio_fail_errno(err, SCIO_ENOMEM, code, "mutex of a compact store");
+        compact->has_mutex = code == 0;
+    }
+    if (status != SCIO_OK) {
+        scio_compact_release(compact);
+        return status;
+    }
+    *out = compact;
+    return SCIO_OK;
+}
+
+scio_compact *
+scio_compact_retain(scio_compact *compact)
+{
+    if (compact != NULL)
+        atomic_fetch_add_explicit(&compact->n_refs, 1, memory_order_relaxed);
+    return compact;
+}
+
+void
+scio_compact_release(scio_compact *compact)
+{
+    if (compact == NULL ||
+        atomic_fetch_sub_explicit(&compact->n_refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < compact->n_slabs; i++)
+        scio_buf_release(compact->slabs[i]);
+    scio_mem_free(compact->slabs);
+    scio_mem_free(compact->places);
+    if (compact->has_mutex)
+        pthread_mutex_destroy(&compact->mutex);
+    scio_mem_free(compact);
+}
+
+/* ---- how narrow a row is ---- */
+
+#define ALL_FIT(name, ctype)                                                                       \
+    static bool name(const void *values, size_t n_items, ctype most)                               \
+    {                                                                                              \
+        const ctype *const in = values;                                                            \
+        bool is_bad = false;                                                                       \
+        for (size_t i = 0; i < n_items; i++)                                                       \
+            is_bad |= !(in[i] >= 0 && in[i] <= most);                                              \
+        return !is_bad;                                                                            \
+    }
+#define ALL_FIT_UNSIGNED(name, ctype)                                                              \
+    static bool name(const void *values, size_t n_items, ctype most)                               \
+    {                                                                                              \
+        const ctype *const in = values;                                                            \
+        bool is_bad = false;                                                                       \
+        for (size_t i = 0; i < n_items; i++)                                                       \
+            is_bad |= in[i] > most;                                                                \
+        return !is_bad;                                                                            \
+    }
+ALL_FIT(fit_i16, int16_t)
+ALL_FIT(fit_i32, int32_t)
+ALL_FIT(fit_i64, int64_t)
+ALL_FIT_UNSIGNED(fit_u16, uint16_t)
+ALL_FIT_UNSIGNED(fit_u32, uint32_t)
+ALL_FIT_UNSIGNED(fit_u64, uint64_t)
+
+/* Integers from 0 to `most`; -0.0 is none of them, or it would come back as 0.0. */
+#define ALL_FIT_FLOAT(name, ctype)                                                                 \
+    static bool name(const void *values, size_t n_items, ctype most)                               \
+    {                                                                                              \
+        const ctype *const in = values;                                                            \
+        bool is_bad = false;                                                                       \
+        for (size_t i = 0; i < n_items; i++) {                                                     \
+            const ctype value = in[i] >= 0 && in[i] <= most ? in[i] : (ctype)0.5;                  \
+            is_bad |= (ctype)(int32_t)value != value || signbit(value);                            \
+        }                                                                                          \
+        return !is_bad;                                                                            \
+    }
+ALL_FIT_FLOAT(fit_f32, float)
+ALL_FIT_FLOAT(fit_f64, double)
+
+static bool
+do_values_fit(const scio_row *row, uint16_t most)
+{
+    switch (row->value_dtype) {
+    case SCIO_I16:
+        return fit_i16(row->values, row->n_items, most > INT16_MAX ? INT16_MAX : (int16_t)most);
+    case SCIO_I32:
+        return fit_i32(row->values, row->n_items, most);
+    case SCIO_I64:
+        return fit_i64(row->values, row->n_items, most);
+    case SCIO_U16:
+        return fit_u16(row->values, row->n_items, most);
+    case SCIO_U32:
+        return fit_u32(row->values, row->n_items, most);
+    case SCIO_U64:
+        return fit_u64(row->values, row->n_items, most);
+    case SCIO_F32:
+        return fit_f32(row->values, row->n_items, most);
+    case SCIO_F64:
+        return fit_f64(row->values, row->n_items, most);
+    default:
+        return false;
+    }
+}
+
+static scio_dtype
+value_dtype_of(const scio_row *row)
+{
+    const size_t itemsize = scio_dtype_itemsize(row->value_dtype);
+
+    if (itemsize > 1 && do_values_fit(row, UINT8_MAX))
+        return SCIO_U8;
+    if (itemsize > 2 && do_values_fit(row, UINT16_MAX))
+        return SCIO_U16;
+    return row->value_dtype;
+}
+
+static scio_dtype
+index_dtype_of(const scio_row *row)
+{
+    bool is_narrow = true;
+
+    if (row->indices == NULL)
+        return SCIO_DTYPE_NONE;
+    if (row->index_dtype == SCIO_U32)
+        is_narrow = fit_u32(row->indices, row->n_items, UINT16_MAX);
+    else if (row->index_dtype == SCIO_I32)
+        is_narrow = fit_i32(row->indices, row->n_items, UINT16_MAX);
+    else if (row->index_dtype == SCIO_I64)
+        is_narrow = fit_i64(row->indices, row->n_items, UINT16_MAX);
+    return is_narrow ? SCIO_U16 : SCIO_U32;
+}
+
+/* ---- writing ---- */
+
+#define COPY(name, from, to)                                                                       \
+    static void name(const void *restrict src, void *restrict dst, size_t n_items)                 \
+    {                                                                                              \
+        const from *restrict in = src;                                                             \
+        to *restrict out = dst;                                                                    \
+        for (size_t i = 0; i < n_items; i++)                                                       \
+            out[i] = (to)in[i];                                                                    \
+    }
+COPY(u16_to_u8, uint16_t, uint8_t)
+COPY(f32_to_u8, float, uint8_t)
+COPY(f32_to_u16, float, uint16_t)
+COPY(u32_to_u16, uint32_t, uint16_t)
+COPY(i32_to_u16, int32_t, uint16_t)
+COPY(i64_to_u16, int64_t, uint16_t)
+COPY(i64_to_u32, int64_t, uint32_t)
+
+/* The items fit, as was found out before. */
+static void
+copy_items(scio_dtype from, const void *src, scio_dtype to, void *dst, size_t n_items)
+{
+    if (from == to || (from == SCIO_I32 && to == SCIO_U32))
+        memcpy(dst, src, n_items * scio_dtype_itemsize(to));
+    else if (from == SCIO_U16 && to == SCIO_U8)
+        u16_to_u8(src, dst, n_items);
+    else if (from == SCIO_F32 && to == SCIO_U8)
+        f32_to_u8(src, dst, n_items);
+    else if (from == SCIO_F32 && to == SCIO_U16)
+        f32_to_u16(src, dst, n_items);
+    else if (from == SCIO_U32 && to == SCIO_U16)
+        u32_to_u16(src, dst, n_items);
+    else if (from == SCIO_I32 && to == SCIO_U16)
+        i32_to_u16(src, dst, n_items);
+    else if (from == SCIO_I64 && to == SCIO_U16)
+        i64_to_u16(src, dst, n_items);
+    else if (from == SCIO_I64 && to == SCIO_U32)
+        i64_to_u32(src, dst, n_items);
+    else
+        (void)!scio_cast(from, src, to, dst, n_items, NULL);
+}
+
+typedef struct row_layout {
+    scio_dtype value_dtype, index_dtype;
+    uint64_t index_offset, nbytes;
+} row_layout;
+
+static row_layout
+lay_row(const scio_row *row)
+{
+    row_layout layout = {value_dtype_of(row), index_dtype_of(row), 0, 0};
+
+    layout.index_offset = round_up(
+        sizeof(row_head) + row->n_items * scio_dtype_itemsize(layout.value_dtype), 4);
+    layout.nbytes = round_up(
+        layout.index_offset + row->n_items * scio_dtype_itemsize(layout.index_dtype), 8);
+    return layout;
+}
+
+static row_head *
+write_row(const scio_row *row, const row_layout *layout, char *memory)
+{
+    row_head *const head = (row_head *)(void *)memory;
+
+    *head = (row_head){(uint32_t)row->n_items, (uint8_t)layout->value_dtype,
+                       (uint8_t)layout->index_dtype, 0};
+    copy_items(row->value_dtype, row->values, layout->value_dtype, head + 1, row->n_items);
+    if (row->indices != NULL)
+        copy_items(row->index_dtype, row->indices, layout->index_dtype,
+                   memory + layout->index_offset, row->n_items);
+    return head;
+}
+
+static char *
+new_slab_locked(scio_compact *compact, uint64_t nbytes)
+{
+    scio_buf *slab = NULL;
+
+    if (compact->n_slabs == compact->n_room) {
+        const size_t n_room = compact->n_room * 2 + 16;
+        if (scio_mem_realloc(&compact->slabs, n_room, sizeof(scio_buf *), NULL) != SCIO_OK)
+            return NULL;
+        compact->n_room = n_room;
+    }
+    if (scio_buf_new((size_t)nbytes, &slab, NULL) != SCIO_OK)
+        return NULL;
+    compact->slabs[compact->n_slabs++] = slab;
+    compact->nbytes += nbytes;
+    return scio_buf_data(slab);
+}
+
+static char *
+take_place_locked(scio_compact *compact, uint64_t nbytes)
+{
+    char *place;
+
+    if (nbytes > compact->max_row_nbytes - compact->row_nbytes)
+        return NULL;
+    if (nbytes > MAX_SLAB_ROW_NBYTES) {
+        place = new_slab_locked(compact, nbytes);
+    } else {
+        if (nbytes > compact->slab_left) {
+            compact->slab = new_slab_locked(compact, SLAB_NBYTES);
+            compact->slab_left = compact->slab != NULL ? SLAB_NBYTES : 0;
+        }
+        place = compact->slab;
+        if (place != NULL) {
+            compact->slab += nbytes;
+            compact->slab_left -= nbytes;
+        }
+    }
+    if (place != NULL)
+        compact->row_nbytes += nbytes;
+    return place;
+}
+
+static char *
+take_place(scio_compact *compact, uint64_t nbytes)
+{
+    pthread_mutex_lock(&compact->mutex);
+    char *const place = scio_compact_is_full(compact) ? NULL : take_place_locked(compact, nbytes);
+    if (place == NULL)
+        atomic_store_explicit(&compact->is_full, true, memory_order_relaxed);
+    pthread_mutex_unlock(&compact->mutex);
+    return place;
+}
+
+static _Atomic(row_head *) *
+places_of(const scio_compact *compact, int64_t cell)
+{
+    return &compact->places[(size_t)cell * compact->n_tracks];
+}
+
+static bool
+claim(scio_compact *compact, int64_t cell)
+{
+    row_head *expected = NULL;
+
+    return atomic_compare_exchange_strong(places_of(compact, cell), &expected, &CLAIMED);
+}
+
+/* The row of the first track comes last: who finds it finds all. */
+void
+scio_compact_put(scio_compact *compact, int64_t cell, const scio_row *rows)
+{
+    if (scio_compact_is_full(compact) || !claim(compact, cell))
+        return;
+    for (size_t t = compact->n_tracks; t-- > 0;) {
+        const row_layout layout = lay_row(&rows[t]);
+        char *const place = take_place(compact, layout.nbytes);
+        if (place == NULL) {
+            atomic_store_explicit(places_of(compact, cell), NULL, memory_order_release);
+            return;
+        }
+        atomic_store_explicit(&places_of(compact, cell)[t], write_row(&rows[t], &layout, place),
+                              memory_order_release);
+    }
+}
+
+void
+scio_compact_put_broken(scio_compact *compact, int64_t cell)
+{
+    if (claim(compact, cell))
+        atomic_store_explicit(places_of(compact, cell), &BROKEN, memory_order_release);
+}
+
+/* ---- reading ---- */
+
+bool
+scio_compact_is_full(const scio_compact *compact)
+{
+    return atomic_load_explicit(&compact->is_full, memory_order_relaxed);
+}
+
+scio_compact_state
+scio_compact_find(const scio_compact *compact, int64_t cell, size_t i_track, scio_row *row)
+{
+    const row_head *head =
+        atomic_load_explicit(places_of(compact, cell), memory_order_acquire);
+
+    if (head == NULL || head == &CLAIMED)
+        return SCIO_COMPACT_MISSING;
+    if (head == &BROKEN)
+        return SCIO_COMPACT_BROKEN;
+    if (row == NULL)
+        return SCIO_COMPACT_HELD;
+    if (i_track > 0)
+        head = atomic_load_explicit(&places_of(compact, cell)[i_track], memory_order_relaxed);
+    row->value_dtype = (scio_dtype)head->value_dtype;
+    row->index_dtype = (scio_dtype)head->index_dtype;
+    row->n_items = head->n_items;
+    row->values = head + 1;
+    row->indices = NULL;
+    if (row->index_dtype != SCIO_DTYPE_NONE)
+        row->indices =
+            (const char *)head +
+            round_up(sizeof *head + row->n_items * scio_dtype_itemsize(row->value_dtype), 4);
+    row->cell = cell;
+    return SCIO_COMPACT_HELD;
+}
+
+void
+scio_compact_prefetch_place(const scio_compact *compact, int64_t cell)
+{
+    __builtin_prefetch((const void *)places_of(compact, cell), 0, 2);
+}
+
+void
+scio_compact_prefetch_row(const scio_compact *compact, int64_t cell)
+{
+    __builtin_prefetch(atomic_load_explicit(places_of(compact, cell), memory_order_relaxed), 0, 2);
+}
+
+size_t
+scio_compact_missing(const scio_compact *compact, const int64_t *cells, size_t n_cells,
+                     int64_t *out)
+{
+    const size_t n = cells != NULL ? n_cells : (size_t)compact->n_cells;
+    size_t n_missing = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const int64_t cell = cells != NULL ? cells[i] : (int64_t)i;
+        if (scio_compact_find(compact, cell, 0, NULL) == SCIO_COMPACT_MISSING)
+            out[n_missing++] = cell;
+    }
+    return n_missing;
+}
+
+int64_t
+scio_compact_n_cells(const scio_compact *compact)
+{
+    return compact->n_cells;
+}
+
+size_t
+scio_compact_n_tracks(const scio_compact *compact)
+{
+    return compact->n_tracks;
+}
+
+uint64_t
+scio_compact_nbytes(const scio_compact *compact)
+{
+    scio_compact *const unlocked = (scio_compact *)(uintptr_t)compact;
+
+    pthread_mutex_lock(&unlocked->mutex);
+    const uint64_t nbytes = compact->nbytes;
+    pthread_mutex_unlock(&unlocked->mutex);
+    return nbytes;
+}
+
+uint64_t
+scio_compact_max_nbytes(const scio_compact *compact)
+{
+    return compact->max_nbytes;
+}
+
+/* ---- bounds ---- */
+
+uint64_t
+scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense)
+{
+    return n_cells * (sizeof(row_head *) + sizeof(row_head)) + n_items * (is_dense ? 1 : 3);
+}
+
+uint64_t
+scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size_t value_itemsize)
+{
+    const uint64_t rows = n_cells * (sizeof(row_head) + 12) +
+                          n_items * (value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
+
+    return n_cells * sizeof(row_head *) + rows + rows / 32 + 2 * SLAB_NBYTES;
+}
