@@ -101,8 +101,10 @@ find_rows(const scio_loader *loader, scio_loader_batch *batch, scio_row *rows, i
         scio_store_row(&loader->store, &entry, &rows[n_rows]);
         if (n_cells <= PREFETCHED_CELLS)
             prefetch_row(&rows[n_rows]);
-        scio_loader_finish_row(loader, loader->plan->blocks[entry.i_block].i_source,
-                               &rows[n_rows++]);
+        const size_t i_matrix = loader->plan->blocks[entry.i_block].i_source;
+        SCIO_TRY(scio_matrix_check_row(loader->matrices[i_matrix],
+                                       rows[n_rows].cell - loader->first_cells[i_matrix], err));
+        scio_loader_finish_row(loader, i_matrix, &rows[n_rows++]);
         n_padding += entry.is_padding ? 1 : 0;
     }
     *n_rows_out = n_rows;
@@ -237,6 +239,7 @@ take_matrix(given_work *work, size_t i_matrix, scio_error *err)
         work->rows[n_rows] = cell - first;
         work->places[n_rows++] = i;
         if (!matrix->is_in_file) {
+            SCIO_TRY(scio_matrix_check_row(matrix, cell - first, err));
             point_at_memory(matrix, cell - first, &work->out[i]);
             work->is_there[i] = true;
         }

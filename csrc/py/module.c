@@ -1,4 +1,4 @@
-/* The extension module scio._core: initialisation in two phases, one state, four immutable types.
+/* The extension module scio._core: initialisation in two phases, one state, five immutable types.
  *
  * One interpreter only: NumPy's C interface is one table per process, and the callables of a File
  * are called from threads of our own by PyGILState, which knows the main interpreter only. */
@@ -100,7 +100,8 @@ module_exec(PyObject *module)
     if (py_errors_load(state) < 0 || check_environment(state) < 0)
         return -1;
     if (py_file_add(module, state) < 0 || py_dataset_add(module, state) < 0 ||
-        py_matrix_add(module, state) < 0 || py_loader_add(module, state) < 0)
+        py_matrix_add(module, state) < 0 || py_loader_add(module, state) < 0 ||
+        py_sink_add(module, state) < 0)
         return -1;
     return add_functions(module) < 0 ? -1 : register_at_exit(module);
 }
@@ -116,6 +117,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->dataset_type);
     Py_VISIT(state->matrix_type);
     Py_VISIT(state->loader_type);
+    Py_VISIT(state->sink_type);
     return 0;
 }
 
@@ -130,6 +132,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->dataset_type);
     Py_CLEAR(state->matrix_type);
     Py_CLEAR(state->loader_type);
+    Py_CLEAR(state->sink_type);
     return 0;
 }
 
