@@ -158,6 +158,12 @@ class Matrix:
     @classmethod
     def open_dense(cls, file: File, path: str, /) -> Matrix: ...
     @classmethod
+    def map_sparse(cls, file: File, path: str, /, *, shape: tuple[int, int]) -> Matrix:
+        """Map a CSR group whose arrays are contiguous; it counts as a matrix in memory."""
+    @classmethod
+    def map_dense(cls, file: File, path: str, /) -> Matrix:
+        """Map a contiguous 2-D dataset."""
+    @classmethod
     def from_csr(
         cls,
         data: NDArray[Any],
@@ -185,6 +191,8 @@ class Matrix:
     @property
     def is_in_file(self) -> bool: ...
     @property
+    def is_mapped(self) -> bool: ...  # in memory that is a file; indices are checked when touched
+    @property
     def name(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
@@ -202,6 +210,31 @@ class Matrix:
         self, start: int, stop: int, /, *, dtype: str | None = None, threads: int = -1
     ) -> NDArray[Any]:
         """Return rows [start, stop) dense."""
+
+@final
+class Sink:
+    """Rows of cells, in any order, into files whose skeleton is there; thread-safe."""
+
+    def __new__(cls, *, sources: list[dict[str, Any]], n_tracks: int = 1) -> Sink: ...
+    # a source: path, n_cells, cells (int64, ascending; None = first_cell ...), first_cell, arrays;
+    # an array of its list, one per track: is_dense, n_cols, indptr (CSR), data_offset,
+    # indices_offset, data_dtype, indices_dtype
+    @property
+    def n_put(self) -> int: ...
+    @property
+    def n_cells(self) -> int: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def failure(self) -> str | None: ...
+    def put(self, i_source: int, cells: NDArray[np.int64], tracks: list[Any], /) -> None:
+        """Put cells of one source: for each track (data, indices, indptr) or a 2-D array."""
+    def missing(self) -> NDArray[np.int64]:
+        """Return the global ids of the cells that nobody has put yet."""
+    def sync(self) -> None:
+        """Bring what was put to the disk; raises if anything failed so far."""
+    def close(self) -> None:
+        """Wait for the puts at work and close the files."""
 
 def csr_validate(
     data: NDArray[Any] | None,

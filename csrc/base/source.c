@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -255,6 +256,96 @@ scio_source_read(scio_source *source, uint64_t offset, size_t nbytes, void *dst,
                          (unsigned long long)offset, range_end(offset, nbytes));
     scio_stats_add(SCIO_STAT_nbytes_read, (int64_t)nbytes);
     return SCIO_OK;
+}
+
+/* A mapping begins at a page; `context` says where, since the buffer begins at the offset. */
+static void
+unmap(void *context, void *data, size_t nbytes)
+{
+    char *const begin = context;
+
+    (void)munmap(begin, (size_t)((char *)data - begin) + nbytes);
+}
+
+/* More than half of the memory is not kept by the page cache from epoch to epoch: there, reading
+ * ahead around each row only pushes out what is needed. */
+static bool
+is_large(size_t nbytes)
+{
+    const long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+    return n_pages > 0 && page > 0 && nbytes / (size_t)page > (size_t)n_pages / 2;
+}
+
+static scio_status
+map_file(const scio_source *source, uint64_t offset, size_t nbytes, scio_buf **out, scio_error *err)
+{
+    const size_t before = (size_t)(offset % (uint64_t)sysconf(_SC_PAGESIZE));
+    struct stat st;
+    scio_status status;
+
+    if (fstat(source->fd, &st) != 0)
+        return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at %s", source->name);
+    if ((uint64_t)st.st_size < offset + nbytes)
+        return scio_fail(err, SCIO_ECORRUPT, "truncated: bytes %llu to %llu wanted, %lld are there",
+                         (unsigned long long)offset, (unsigned long long)(offset + nbytes),
+                         (long long)st.st_size);
+    char *const begin = scio_mem_ask_fails() ? MAP_FAILED
+                                             : mmap(NULL, before + nbytes, PROT_READ, MAP_SHARED,
+                                                    source->fd, (off_t)(offset - before));
+    if (begin == MAP_FAILED)
+        return scio_fail(err, SCIO_ENOMEM, "mapping %zu bytes of %s", nbytes, source->name);
+    if (is_large(nbytes))
+        (void)madvise(begin, before + nbytes, MADV_RANDOM);
+    status = scio_buf_wrap(begin + before, nbytes, unmap, begin, out, err);
+    if (status != SCIO_OK)
+        (void)munmap(begin, before + nbytes);
+    return status;
+}
+
+static void
+return_memory(void *context, void *data, size_t nbytes)
+{
+    (void)data;
+    (void)nbytes;
+    scio_buf_release(context);
+}
+
+static scio_status
+lend_memory(const scio_source *source, uint64_t offset, size_t nbytes, scio_buf **out,
+            scio_error *err)
+{
+    char *const data = scio_buf_data(source->buf);
+    scio_status status;
+
+    status = scio_buf_wrap(data + offset, nbytes, return_memory, source->buf, out, err);
+    if (status == SCIO_OK)
+        (void)scio_buf_retain(source->buf);
+    return status;
+}
+
+scio_status
+scio_source_map(scio_source *source, uint64_t offset, size_t nbytes, scio_buf **out,
+                scio_error *err)
+{
+    *out = NULL;
+    if (offset > source->nbytes || nbytes > source->nbytes - offset)
+        return scio_fail(err, SCIO_ECORRUPT,
+                         "truncated: bytes %llu to %llu wanted, the file has %llu",
+                         (unsigned long long)offset, range_end(offset, nbytes),
+                         (unsigned long long)source->nbytes);
+    if (nbytes == 0)
+        return scio_buf_new(0, out, err);
+    switch (source->kind) {
+    case SOURCE_FILE:
+        return map_file(source, offset, nbytes, out, err);
+    case SOURCE_BUF:
+        return lend_memory(source, offset, nbytes, out, err);
+    case SOURCE_CALLBACK:
+        break;
+    }
+    return scio_fail(err, SCIO_EUNSUPPORTED, "%s is read through a callable, it cannot be mapped",
+                     source->name);
 }
 
 uint64_t

@@ -32,6 +32,12 @@ void scio_source_release(scio_source *source);
  * short reads are retried.  Counts bytes in scio_stats. */
 SCIO_MUST_CHECK scio_status scio_source_read(scio_source *source, uint64_t offset, size_t nbytes,
                                              void *dst, scio_error *err);
+/* [offset, offset + nbytes) as read-only memory that outlives the source: a file is mapped, memory
+ * is lent.  ECORRUPT when that is not wholly inside the file as it is now; EUNSUPPORTED for a
+ * callback.  For files that nobody changes in place: a mapped one that is cut short ends the
+ * process. */
+SCIO_MUST_CHECK scio_status scio_source_map(scio_source *source, uint64_t offset, size_t nbytes,
+                                            scio_buf **out, scio_error *err);
 uint64_t scio_source_nbytes(const scio_source *source);
 const char *scio_source_name(const scio_source *source);
 /* Hint that the range will be read soon (posix_fadvise WILLNEED for files); never fails. */

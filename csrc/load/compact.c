@@ -9,9 +9,13 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define SLAB_NBYTES ((uint64_t)4 << 20)
-/* A longer row gets memory of its own, so that little is left over at the end of a slab. */
-#define MAX_SLAB_ROW_NBYTES (SLAB_NBYTES / 64)
+#define MAX_SLAB_NBYTES ((uint64_t)4 << 20)
+#define MIN_SLAB_NBYTES ((uint64_t)64 << 10)
+
+enum {
+    SLABS_AT_LEAST = 32, /* in a store that is full */
+    ROWS_OF_A_SLAB = 64  /* a longer row gets memory of its own: little is left over at the end */
+};
 
 typedef struct row_head {
     uint32_t n_items;
@@ -26,6 +30,7 @@ struct scio_compact {
     int64_t n_cells;
     size_t n_tracks;
     uint64_t max_nbytes, max_row_nbytes; /* of all; of the rows, without what slabs leave over */
+    uint64_t slab_nbytes;
     _Atomic(row_head *) *places;         /* [n_cells * n_tracks] NULL = missing */
     atomic_bool is_full;
     pthread_mutex_t mutex;
@@ -55,11 +60,22 @@ table_nbytes(int64_t n_cells, size_t n_tracks)
     return (uint64_t)n_cells * n_tracks * sizeof(row_head *);
 }
 
+static uint64_t
+choose_slab(uint64_t max_nbytes)
+{
+    const uint64_t nbytes = max_nbytes / SLABS_AT_LEAST;
+
+    if (nbytes > MAX_SLAB_NBYTES)
+        return MAX_SLAB_NBYTES;
+    return nbytes < MIN_SLAB_NBYTES ? MIN_SLAB_NBYTES : round_up(nbytes, 4096);
+}
+
 scio_status
 scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_compact **out,
                  scio_error *err)
 {
-    const uint64_t fixed = table_nbytes(n_cells, n_tracks) + SLAB_NBYTES + sizeof(scio_compact);
+    const uint64_t slab_nbytes = choose_slab(max_nbytes);
+    const uint64_t fixed = table_nbytes(n_cells, n_tracks) + slab_nbytes + sizeof(scio_compact);
     scio_compact *compact = NULL;
     scio_status status;
 
@@ -76,8 +92,9 @@ scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_com
     compact->n_cells = n_cells;
     compact->n_tracks = n_tracks;
     compact->max_nbytes = max_nbytes;
-    compact->nbytes = fixed - SLAB_NBYTES;
-    compact->max_row_nbytes = (max_nbytes - fixed) / 64 * 63;
+    compact->slab_nbytes = slab_nbytes;
+    compact->nbytes = fixed - slab_nbytes;
+    compact->max_row_nbytes = (max_nbytes - fixed) / ROWS_OF_A_SLAB * (ROWS_OF_A_SLAB - 1);
     status =
         scio_mem_zalloc((size_t)n_cells, n_tracks * sizeof *compact->places, &compact->places, err);
     if (status == SCIO_OK) {
@@ -310,12 +327,12 @@ take_place_locked(scio_compact *compact, uint64_t nbytes)
 
     if (nbytes > compact->max_row_nbytes - compact->row_nbytes)
         return NULL;
-    if (nbytes > MAX_SLAB_ROW_NBYTES) {
+    if (nbytes > compact->slab_nbytes / ROWS_OF_A_SLAB) {
         place = new_slab_locked(compact, nbytes);
     } else {
         if (nbytes > compact->slab_left) {
-            compact->slab = new_slab_locked(compact, SLAB_NBYTES);
-            compact->slab_left = compact->slab != NULL ? SLAB_NBYTES : 0;
+            compact->slab = new_slab_locked(compact, compact->slab_nbytes);
+            compact->slab_left = compact->slab != NULL ? compact->slab_nbytes : 0;
         }
         place = compact->slab;
         if (place != NULL) {
@@ -483,5 +500,5 @@ scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size
     const uint64_t rows = n_cells * (sizeof(row_head) + 12) +
                           n_items * (value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
 
-    return n_cells * sizeof(row_head *) + rows + rows / 32 + 2 * SLAB_NBYTES;
+    return n_cells * sizeof(row_head *) + rows + rows / 32 + MIN_SLAB_NBYTES;
 }

@@ -79,9 +79,12 @@ SCIO_MUST_CHECK scio_status scio_loader_new(scio_matrix *const *matrices, size_t
                                             size_t n_cells, const scio_collate_spec *spec,
                                             const scio_loader_options *options, scio_loader **out,
                                             scio_error *err);
-/* Bytes that max_memory leaves for a compact store (0: not asked for, or its least size does not
- * fit), and whether what is stored is sure to fit. */
-uint64_t scio_loader_keep_nbytes(const scio_loader *loader, bool *is_certain_out);
+/* What max_memory leaves for a compact store (0: not asked for, or not even the least fits), and the
+ * least and most bytes that one of all the rank's cells takes. */
+typedef struct scio_loader_keep {
+    uint64_t nbytes, least_nbytes, most_nbytes;
+} scio_loader_keep;
+scio_loader_keep scio_loader_keep_of(const scio_loader *loader);
 /* Before the first batch: every row that is decoded is also put there (each may be NULL; retained).
  * In GIVEN mode rows that the store holds are not decoded. */
 void scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink);

@@ -138,14 +138,10 @@ share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
 
 /* ---- the compact store ---- */
 
-typedef struct keep_bounds {
-    uint64_t least, most;
-} keep_bounds;
-
 /* What one track of the selected cells of a source takes. */
 static void
 add_bounds(const scio_loader *loader, size_t i_source, size_t i_track, const int64_t *cells,
-           size_t n_cells, keep_bounds *bounds)
+           size_t n_cells, scio_loader_keep *bounds)
 {
     const scio_matrix *const matrix = scio_loader_matrix(loader, i_source, i_track);
     const int64_t first = loader->first_cells[i_source];
@@ -160,19 +156,19 @@ add_bounds(const scio_loader *loader, size_t i_source, size_t i_track, const int
         for (size_t i = 0; i < n_cells; i++)
             n_items +=
                 (uint64_t)(matrix->indptr[cells[i] - first + 1] - matrix->indptr[cells[i] - first]);
-    bounds->least += scio_compact_least_nbytes(n_cells, n_items, is_dense);
-    bounds->most += scio_compact_most_nbytes(n_cells, n_items, is_dense,
+    bounds->least_nbytes += scio_compact_least_nbytes(n_cells, n_items, is_dense);
+    bounds->most_nbytes += scio_compact_most_nbytes(n_cells, n_items, is_dense,
                                              scio_dtype_itemsize(matrix->data_dtype));
 }
 
 /* Least and most bytes of a store of all cells of a rank.  Its table has a place for every cell. */
-static keep_bounds
+static scio_loader_keep
 bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
 {
     const uint64_t n_all = (uint64_t)loader->first_cells[loader->n_matrices];
     const int64_t world_size = loader->options.world_size;
     const uint64_t n_ranks = world_size > 1 ? (uint64_t)world_size : 1;
-    keep_bounds bounds = {0, 0};
+    scio_loader_keep bounds = {0, 0, 0};
     size_t at = 0;
 
     for (size_t s = 0; s < loader->n_matrices; s++) {
@@ -187,13 +183,13 @@ bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
                 add_bounds(loader, s, t, cells == NULL ? NULL : cells + at, end - at, &bounds);
         at = end;
     }
-    if (bounds.least == 0)
+    if (bounds.least_nbytes == 0)
         return bounds;
-    bounds.least /= n_ranks;
+    bounds.least_nbytes /= n_ranks;
     /* parts of ranks differ: a tenth more is a guess that costs nothing but certainty */
-    bounds.most = n_ranks > 1 ? bounds.most / n_ranks / 10 * 11 : bounds.most;
-    bounds.most += n_all * loader->n_tracks * sizeof(void *) + (UINT64_C(8) << 20);
-    bounds.least += (n_all - n_all / n_ranks) * loader->n_tracks * sizeof(void *);
+    bounds.most_nbytes = n_ranks > 1 ? bounds.most_nbytes / n_ranks / 10 * 11 : bounds.most_nbytes;
+    bounds.most_nbytes += n_all * loader->n_tracks * sizeof(void *) + (UINT64_C(8) << 20);
+    bounds.least_nbytes += (n_all - n_all / n_ranks) * loader->n_tracks * sizeof(void *);
     return bounds;
 }
 
@@ -204,15 +200,13 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
     const uint64_t cap = loader->options.max_memory;
     const uint64_t others = cap / 4 + 2 * loader->worst_nbytes + 2 * slot;
 
-    loader->keep_nbytes = 0;
-    loader->is_keep_certain = false;
-    if (!loader->options.is_keeping || others >= cap)
+    if (!loader->options.is_keeping)
         return;
-    const keep_bounds bounds = bound_keep(loader, cells, n_cells);
-    if (bounds.least == 0 || bounds.least > cap - others)
+    loader->keep = bound_keep(loader, cells, n_cells);
+    const uint64_t least = loader->keep.least_nbytes;
+    if (least == 0 || others >= cap || least + (cap - others) / 8 > cap - others)
         return;
-    loader->keep_nbytes = cap - others;
-    loader->is_keep_certain = bounds.most <= loader->keep_nbytes;
+    loader->keep.nbytes = cap - others;
 }
 
 /* ---- the plan ---- */
@@ -256,14 +250,13 @@ scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cell
                                                          (uint64_t)plan->longest_row);
     const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
     choose_keep(loader, cells, n_cells, slot);
-    status = lay_within(loader, cap - loader->keep_nbytes, least_rest, &least_windows, &failure);
-    if (status == SCIO_EINVAL && loader->keep_nbytes > 0 && !loader->options.is_fill) {
-        loader->keep_nbytes = 0;
-        loader->is_keep_certain = false;
+    status = lay_within(loader, cap - loader->keep.nbytes, least_rest, &least_windows, &failure);
+    if (status == SCIO_EINVAL && loader->keep.nbytes > 0 && !loader->options.is_fill) {
+        loader->keep.nbytes = 0;
         failure = (scio_error)SCIO_ERROR_INIT;
         status = lay_within(loader, cap, least_rest, &least_windows, &failure);
     }
-    cap -= loader->keep_nbytes;
+    cap -= loader->keep.nbytes;
     if (status == SCIO_EINVAL)
         return too_small(loader, in_whole_pages(least_rest + least_that_lays(plan, least_windows)),
                          err);
@@ -329,10 +322,9 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
     if (least > loader->options.max_memory)
         return too_small(loader, least, err);
     choose_keep(loader, cells, n_cells, slot);
-    if (loader->options.max_memory - loader->keep_nbytes < least) {
-        loader->keep_nbytes = 0;
-        loader->is_keep_certain = false;
+    if (loader->options.max_memory - loader->keep.nbytes < least) {
+        loader->keep.nbytes = 0;
     }
-    share_rest(loader, loader->options.max_memory - loader->keep_nbytes, lists, slot);
+    share_rest(loader, loader->options.max_memory - loader->keep.nbytes, lists, slot);
     return SCIO_OK;
 }

@@ -71,8 +71,7 @@ struct scio_loader {
     size_t *mapped_first;  /* [n_matrices] place in mapped_cells of the source's first */
     scio_compact *compact; /* rows are put there; retained, may be NULL */
     scio_sink *sink;       /* likewise */
-    uint64_t keep_nbytes;
-    bool is_keep_certain;
+    scio_loader_keep keep;
     scio_store store; /* blocks are NULL when resident */
     scio_loader_window *windows; /* [plan->n_windows] */
     scio_loader_slot *slots;     /* [n_slots] */

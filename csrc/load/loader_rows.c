@@ -108,38 +108,6 @@ mapped_row(const scio_loader *loader, size_t i_source, int64_t cell, int64_t i_s
     return SCIO_OK;
 }
 
-/* A mapped file is checked row by row as it is used: a map of the genes is indexed with these. */
-static scio_status
-check_indices(const scio_matrix *matrix, const scio_row *row, scio_error *err)
-{
-    const uint64_t n_cols = (uint64_t)matrix->n_cols;
-    uint64_t is_bad = 0;
-
-    if (row->indices == NULL)
-        return SCIO_OK;
-    if (row->index_dtype == SCIO_U16) {
-        const uint16_t *const in = row->indices;
-        uint16_t most = 0;
-        for (size_t i = 0; i < row->n_items; i++)
-            most = in[i] > most ? in[i] : most;
-        is_bad = row->n_items > 0 && most >= n_cols;
-    } else if (row->index_dtype == SCIO_I64) {
-        const int64_t *const in = row->indices;
-        for (size_t i = 0; i < row->n_items; i++)
-            is_bad |= (uint64_t)in[i] >= n_cols;
-    } else { /* a negative int32 is beyond every n_cols below 2^31 */
-        const uint32_t *const in = row->indices;
-        for (size_t i = 0; i < row->n_items; i++)
-            is_bad |= in[i] >= n_cols;
-    }
-    if (is_bad == 0)
-        return SCIO_OK;
-    return scio_fail(err, SCIO_ECORRUPT,
-                     "%s/indices: cell %" PRId64 " has an index that is not in [0, %" PRId64
-                     "); remove the cache file, it is made again",
-                     matrix->name, row->cell, matrix->n_cols);
-}
-
 scio_status
 scio_loader_find_resident(const scio_loader *loader, int64_t cell, int64_t i_sel, size_t n_room,
                           scio_row *rows, scio_compact_state *state_out, scio_error *err)
@@ -153,13 +121,12 @@ scio_loader_find_resident(const scio_loader *loader, int64_t cell, int64_t i_sel
         SCIO_TRY(mapped_row(loader, s, cell, i_sel, &i_row, err));
     for (size_t t = 0; t < loader->n_tracks; t++) {
         scio_row *const row = &rows[t * n_room];
-        if (is_in_memory) {
-            scio_loader_point(scio_loader_matrix(loader, s, t), i_row, row);
-        } else if (loader->mapped != NULL) {
-            const scio_matrix *const matrix = loader->mapped[s * loader->n_tracks + t];
+        if (is_in_memory || loader->mapped != NULL) {
+            const scio_matrix *const matrix = is_in_memory
+                                                  ? scio_loader_matrix(loader, s, t)
+                                                  : loader->mapped[s * loader->n_tracks + t];
+            SCIO_TRY(scio_matrix_check_row(matrix, i_row, err));
             scio_loader_point(matrix, i_row, row);
-            row->cell = cell;
-            SCIO_TRY(check_indices(matrix, row, err));
         } else {
             const scio_compact *const compact =
                 loader->resident != NULL ? loader->resident : loader->compact;

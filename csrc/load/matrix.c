@@ -97,7 +97,8 @@ scio_matrix_nbytes(const scio_matrix *matrix)
 
     if (matrix->indptr != NULL)
         nbytes += ((size_t)matrix->n_rows + 1) * sizeof(int64_t);
-    nbytes += scio_buf_nbytes(matrix->data) + scio_buf_nbytes(matrix->indices);
+    if (!matrix->is_mapped)
+        nbytes += scio_buf_nbytes(matrix->data) + scio_buf_nbytes(matrix->indices);
     if (state->cache != NULL)
         nbytes += scio_unit_cache_nbytes(state->cache);
     return nbytes;

@@ -18,6 +18,8 @@ typedef struct scio_matrix {
     int64_t nnz; /* stored entries; n_rows * n_cols when dense */
     scio_matrix_kind kind;
     bool is_in_file;
+    bool is_mapped;                     /* in memory that is a file: indices of a row are checked
+                                           when it is touched (scio_matrix_check_row) */
     bool was_csc;                       /* converted from columns when it was opened */
     scio_dtype data_dtype, index_dtype; /* as stored */
     char *name;                         /* "pbmc3k.h5ad: /X", for messages */
@@ -52,12 +54,25 @@ SCIO_MUST_CHECK scio_status scio_matrix_from_csr(const char *name, int64_t n_row
 SCIO_MUST_CHECK scio_status scio_matrix_from_dense(const char *name, int64_t n_rows, int64_t n_cols,
                                                    scio_buf *data, scio_dtype data_dtype,
                                                    scio_matrix **out, scio_error *err);
+/* The same of a file that nobody changes in place (a fast-layout file): contiguous, native arrays
+ * are mapped, the matrix counts as one in memory (is_in_file is false) and needs the file no more.
+ * indptr passes the gate; indices do so when they are read.  EUNSUPPORTED for other storage. */
+SCIO_MUST_CHECK scio_status scio_matrix_map_sparse(scio_h5_file *file, uint64_t group_address,
+                                                   const char *path, int64_t n_rows, int64_t n_cols,
+                                                   scio_matrix **out, scio_error *err);
+SCIO_MUST_CHECK scio_status scio_matrix_map_dense(scio_h5_file *file, uint64_t address,
+                                                  const char *path, scio_matrix **out,
+                                                  scio_error *err);
+/* The column indices of one row of a mapped matrix; whoever uses them where they lie asks first.
+ * Others were checked when they were opened: OK at once. */
+SCIO_MUST_CHECK scio_status scio_matrix_check_row(const scio_matrix *matrix, int64_t row,
+                                                  scio_error *err);
 scio_matrix *scio_matrix_retain(scio_matrix *matrix);
 void scio_matrix_release(scio_matrix *matrix);
 /* Puts the name of the matrix's file in front of a failure that does not say it yet; returns
  * status. */
 scio_status scio_matrix_blame(const scio_matrix *matrix, scio_status status, scio_error *err);
-/* Bytes held in memory. */
+/* Bytes held in memory; what is mapped is the page cache's. */
 size_t scio_matrix_nbytes(const scio_matrix *matrix);
 
 /* Rows in the order asked for, repeats allowed, as CSR in the source's columns with data of

@@ -86,13 +86,17 @@ read_csr_arrays(scio_matrix *matrix, int64_t start, int64_t stop,
     const char *const indices = scio_buf_data(matrix->indices);
     status = scio_cast(matrix->data_dtype, data + first * scio_dtype_itemsize(matrix->data_dtype),
                        csr->data_dtype, scio_buf_data(csr->data), (size_t)count, err);
-    if (status == SCIO_OK)
-        status = scio_cast(matrix->index_dtype,
-                           indices + first * scio_dtype_itemsize(matrix->index_dtype),
-                           csr->index_dtype, scio_buf_data(csr->indices), (size_t)count, err);
-    if (status != SCIO_OK)
+    if (status != SCIO_OK) {
         scio_context(err, "%s", matrix->name);
-    return status;
+        return status;
+    }
+    status =
+        scio_cast(matrix->index_dtype, indices + first * scio_dtype_itemsize(matrix->index_dtype),
+                  csr->index_dtype, scio_buf_data(csr->indices), (size_t)count, err);
+    if (status == SCIO_OK && matrix->is_mapped)
+        status = scio_indices_validate(scio_buf_data(csr->indices), csr->index_dtype, (size_t)count,
+                                       matrix->n_cols, (int64_t)first, err);
+    return status == SCIO_OK ? status : scio_matrix_index_error(matrix, status, err);
 }
 
 scio_status

@@ -232,10 +232,15 @@ take_from_memory(const take_context *take, scio_error *err)
         SCIO_TRY(scio_cast(matrix->data_dtype,
                            data + first * scio_dtype_itemsize(matrix->data_dtype), out->data_dtype,
                            out_data + at * scio_dtype_itemsize(out->data_dtype), count, err));
-        SCIO_TRY(scio_cast(matrix->index_dtype,
-                           indices + first * scio_dtype_itemsize(matrix->index_dtype),
-                           out->index_dtype,
-                           out_indices + at * scio_dtype_itemsize(out->index_dtype), count, err));
+        char *const columns = out_indices + at * scio_dtype_itemsize(out->index_dtype);
+        scio_status status = scio_cast(matrix->index_dtype,
+                                       indices + first * scio_dtype_itemsize(matrix->index_dtype),
+                                       out->index_dtype, columns, count, err);
+        if (status == SCIO_OK && matrix->is_mapped) /* what was copied is what is checked */
+            status = scio_indices_validate(columns, out->index_dtype, count, matrix->n_cols,
+                                           (int64_t)first, err);
+        if (status != SCIO_OK)
+            return scio_matrix_index_error(matrix, status, err);
     }
     return SCIO_OK;
 }

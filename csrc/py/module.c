@@ -101,7 +101,7 @@ module_exec(PyObject *module)
         return -1;
     if (py_file_add(module, state) < 0 || py_dataset_add(module, state) < 0 ||
         py_matrix_add(module, state) < 0 || py_loader_add(module, state) < 0 ||
-        py_compact_add(module, state) < 0)
+        py_compact_add(module, state) < 0 || py_sink_add(module, state) < 0)
         return -1;
     return add_functions(module) < 0 ? -1 : register_at_exit(module);
 }
@@ -118,6 +118,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->matrix_type);
     Py_VISIT(state->loader_type);
     Py_VISIT(state->compact_type);
+    Py_VISIT(state->sink_type);
     return 0;
 }
 
@@ -133,6 +134,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->matrix_type);
     Py_CLEAR(state->loader_type);
     Py_CLEAR(state->compact_type);
+    Py_CLEAR(state->sink_type);
     return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "load/collate.h"
 #include "load/compact.h"
 #include "load/matrix.h"
+#include "load/sink.h"
 #include "sparse/csr.h"
 
 #include <sys/types.h>
@@ -47,7 +48,7 @@ struct py_loader;
 /* What the module owns; one per interpreter that imported it. */
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
-    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type;
+    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type, *sink_type;
     struct py_loader *loaders; /* all that are alive, for the end of the process */
 } py_state;
 
@@ -244,10 +245,17 @@ typedef struct py_compact {
 } py_compact;
 
 int py_compact_add(PyObject *module, py_state *state);
+typedef struct py_sink {
+    PyObject_HEAD
+    scio_sink *sink;
+    pid_t pid;
+} py_sink;
+
 int py_file_add(PyObject *module, py_state *state);
 int py_dataset_add(PyObject *module, py_state *state);
 int py_matrix_add(PyObject *module, py_state *state);
 int py_loader_add(PyObject *module, py_state *state);
+int py_sink_add(PyObject *module, py_state *state);
 /* Adds a type made from `spec` under `name`; the state keeps a reference. */
 int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 

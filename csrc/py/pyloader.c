@@ -10,6 +10,7 @@
 #include "base/queue.h"
 #include "load/loader.h"
 
+#include <math.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,8 +30,7 @@ typedef struct py_loader {
     bool is_freeing;  /* some thread waits for the last jobs */
     bool is_taking;   /* some thread is in `next` */
     bool is_used;     /* `next` was called */
-    bool is_keep_certain;
-    uint64_t keep_nbytes;
+    scio_loader_keep keep;
     pid_t pid;
 } py_loader;
 
@@ -413,7 +413,7 @@ loader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL)
         return NULL;
     self->n_batches = scio_loader_n_batches(self->loader);
-    self->keep_nbytes = scio_loader_keep_nbytes(self->loader, &self->is_keep_certain);
+    self->keep = scio_loader_keep_of(self->loader);
     link_loader(state, self);
     return (PyObject *)self;
 }
@@ -423,11 +423,11 @@ loader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 /* Waits for a batch, the end or a failure, asking for signals between slices; an exception of a
  * signal handler cancels the loader. */
 static scio_status
-wait_next(scio_loader *loader, int *take, scio_batch *batch, scio_error *err)
+wait_next(scio_loader *loader, double timeout, int *take, scio_batch *batch, scio_error *err)
 {
     scio_status status;
 
-    for (;;) {
+    for (double waited = 0; waited < timeout; waited += SIGNAL_SLICE_MS * 1e-3) {
         Py_BEGIN_ALLOW_THREADS;
         status = scio_loader_next(loader, SIGNAL_SLICE_MS, take, batch, err);
         Py_END_ALLOW_THREADS;
@@ -438,10 +438,29 @@ wait_next(scio_loader *loader, int *take, scio_batch *batch, scio_error *err)
             return scio_fail(err, SCIO_ECANCEL, "interrupted");
         }
     }
+    return SCIO_OK;
+}
+
+static int
+parse_next(const py_state *state, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames,
+           double *timeout)
+{
+    PyObject *value = NULL;
+    const py_param params[] = {
+        {.name = "timeout", .kind = PY_OBJECT, .is_optional = true, .out = &value},
+    };
+
+    *timeout = INFINITY;
+    if (py_parse(state, "next", params, PY_N_PARAMS(params), 0, args, n_args, kwnames) < 0)
+        return -1;
+    if (!is_there(value))
+        return 0;
+    *timeout = PyFloat_AsDouble(value);
+    return PyErr_Occurred() != NULL ? -1 : 0;
 }
 
 static PyObject *
-loader_next(PyObject *op, PyObject *Py_UNUSED(ignored))
+loader_next(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
     py_loader *const self = (py_loader *)op;
     const py_state *const state = py_state_of(op);
@@ -450,14 +469,17 @@ loader_next(PyObject *op, PyObject *Py_UNUSED(ignored))
     scio_loader *loader;
     scio_status status;
     int take = SCIO_TAKE_TIMEOUT;
+    double timeout;
 
+    if (parse_next(state, args, n_args, kwnames, &timeout) < 0)
+        return NULL;
     if (self->is_taking)
         return py_fail(state, SCIO_EINVAL, "another thread waits in Loader.next: one at a time");
     loader = enter(self);
     if (loader == NULL)
         return NULL;
     self->is_taking = self->is_used = true;
-    status = wait_next(loader, &take, &batch, &err);
+    status = wait_next(loader, timeout, &take, &batch, &err);
     self->is_taking = false;
     leave(self);
     if (status != SCIO_OK)
@@ -466,6 +488,10 @@ loader_next(PyObject *op, PyObject *Py_UNUSED(ignored))
         return py_batch_dict(&batch);
     if (take == SCIO_TAKE_END)
         Py_RETURN_NONE;
+    if (take == SCIO_TAKE_TIMEOUT) {
+        PyErr_Format(PyExc_TimeoutError, "no batch within the timeout");
+        return NULL;
+    }
     return py_fail(state, SCIO_ECANCEL, "the loader was cancelled");
 }
 
@@ -526,9 +552,10 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
 {
     py_loader *const self = (py_loader *)op;
     const py_state *const state = py_state_of(op);
-    PyObject *compact = NULL;
+    PyObject *compact = NULL, *sink = NULL;
     const py_param params[] = {
         {.name = "compact", .kind = PY_OBJECT, .is_optional = true, .out = &compact},
+        {.name = "sink", .kind = PY_OBJECT, .is_optional = true, .out = &sink},
     };
     scio_loader *loader;
 
@@ -537,12 +564,16 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
     if (is_there(compact) && !Py_IS_TYPE(compact, state->compact_type))
         return py_fail(state, SCIO_ETYPE, "compact is %s, expected scio._core.Compact or None",
                        Py_TYPE(compact)->tp_name);
+    if (is_there(sink) && !Py_IS_TYPE(sink, state->sink_type))
+        return py_fail(state, SCIO_ETYPE, "sink is %s, expected scio._core.Sink or None",
+                       Py_TYPE(sink)->tp_name);
     if (self->is_used)
         return py_fail(state, SCIO_EINVAL, "attach comes before the first batch is asked for");
     loader = enter(self);
     if (loader == NULL)
         return NULL;
-    scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL, NULL);
+    scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL,
+                       is_there(sink) ? ((py_sink *)sink)->sink : NULL);
     leave(self);
     Py_RETURN_NONE;
 }
@@ -572,23 +603,21 @@ loader_get_n_batches(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromLongLong(((py_loader *)op)->n_batches);
 }
 
+/* The closure says which of the three numbers. */
 static PyObject *
-loader_get_keep_nbytes(PyObject *op, void *Py_UNUSED(closure))
+loader_get_keep(PyObject *op, void *closure)
 {
-    return PyLong_FromUnsignedLongLong(((py_loader *)op)->keep_nbytes);
-}
+    const scio_loader_keep *const keep = &((py_loader *)op)->keep;
+    const uint64_t numbers[] = {keep->nbytes, keep->least_nbytes, keep->most_nbytes};
 
-static PyObject *
-loader_get_is_keep_certain(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(((py_loader *)op)->is_keep_certain);
+    return PyLong_FromUnsignedLongLong(numbers[(uintptr_t)closure]);
 }
 
 /* --- the type */
 
 static PyMethodDef loader_methods[] = {
-    {"next", loader_next, METH_NOARGS,
-     "next($self)\n--\n\n"
+    {"next", PY_METHOD(loader_next), METH_FASTCALL | METH_KEYWORDS,
+     "next($self, *, timeout=None)\n--\n\n"
      "Return the next batch, None at the end; waits without the GIL, Ctrl-C within 100 ms."},
     {"stats", loader_stats, METH_NOARGS,
      "stats($self)\n--\n\nReturn counters and times; those of the end once closed."},
@@ -596,7 +625,7 @@ static PyMethodDef loader_methods[] = {
      "plan($self)\n--\n\n"
      "Return (cells, offsets): global ids of every batch, without reading data."},
     {"attach", PY_METHOD(loader_attach), METH_FASTCALL | METH_KEYWORDS,
-     "attach($self, *, compact=None)\n--\n\nPut every decoded row there too."},
+     "attach($self, *, compact=None, sink=None)\n--\n\nPut every decoded row there too."},
     {"cancel", loader_cancel, METH_NOARGS,
      "cancel($self)\n--\n\nStop: `next` raises LoaderCancelled from now on."},
     {"close", loader_close, METH_NOARGS,
@@ -607,10 +636,12 @@ static PyMethodDef loader_methods[] = {
 
 static PyGetSetDef loader_members[] = {
     {"n_batches", loader_get_n_batches, NULL, "Batches of the epoch for this rank.", NULL},
-    {"keep_nbytes", loader_get_keep_nbytes, NULL, "Bytes left for a Compact; 0: it cannot fit.",
-     NULL},
-    {"is_keep_certain", loader_get_is_keep_certain, NULL, "Whether all cells surely fit there.",
-     NULL},
+    {"keep_nbytes", loader_get_keep, NULL, "Bytes left for a Compact; 0: it cannot fit.",
+     (void *)(uintptr_t)0},
+    {"keep_least_nbytes", loader_get_keep, NULL, "Least bytes of a Compact of all cells.",
+     (void *)(uintptr_t)1},
+    {"keep_most_nbytes", loader_get_keep, NULL, "Most bytes of a Compact of all cells.",
+     (void *)(uintptr_t)2},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

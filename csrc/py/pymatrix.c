@@ -149,6 +149,56 @@ matrix_open_dense(PyObject *type, PyObject *const *args, Py_ssize_t n_args)
                              : py_file_raise(owner, state, path, &err);
 }
 
+/* map_sparse with a shape, map_dense without. */
+static PyObject *
+map_matrix(PyObject *type, const char *function, bool is_sparse, PyObject *const *args,
+           Py_ssize_t n_args, PyObject *kwnames)
+{
+    const py_state *const state = PyType_GetModuleState((PyTypeObject *)type);
+    PyObject *object = NULL;
+    const char *path = NULL;
+    int64_t shape[2] = {0, 0};
+    const py_param params[] = {{.name = "file", .kind = PY_OBJECT, .out = &object},
+                               {.name = "path", .kind = PY_TEXT, .out = &path},
+                               {.name = "shape", .kind = PY_SHAPE, .out = shape}};
+    scio_matrix *matrix = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+    scio_status status;
+    scio_h5_file *file;
+    py_file *owner;
+    uint64_t address;
+
+    if (py_parse(state, function, params, is_sparse ? 3 : 2, 2, args, n_args, kwnames) < 0)
+        return NULL;
+    owner = check_file(state, object);
+    file = owner == NULL ? NULL : py_file_borrow(owner);
+    if (file == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    status = py_file_resolve(file, path, &address, &err);
+    if (status == SCIO_OK && is_sparse)
+        status = scio_matrix_map_sparse(file, address, path, shape[0], shape[1], &matrix, &err);
+    else if (status == SCIO_OK)
+        status = scio_matrix_map_dense(file, address, path, &matrix, &err);
+    scio_h5_file_release(file);
+    Py_END_ALLOW_THREADS;
+    /* the file may be an image in memory, which lives as long as its owner does */
+    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+                             : py_file_raise(owner, state, path, &err);
+}
+
+static PyObject *
+matrix_map_sparse(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    return map_matrix(type, "map_sparse", true, args, n_args, kwnames);
+}
+
+static PyObject *
+matrix_map_dense(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    return map_matrix(type, "map_dense", false, args, n_args, kwnames);
+}
+
 static PyObject *
 matrix_from_csr(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
@@ -252,6 +302,12 @@ static PyObject *
 matrix_get_is_in_file(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(get(op)->is_in_file);
+}
+
+static PyObject *
+matrix_get_is_mapped(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(get(op)->is_mapped);
 }
 
 static PyObject *
@@ -440,6 +496,11 @@ static PyMethodDef matrix_methods[] = {
      "Open a CSR group (or a CSC one, converted within max_nbytes)."},
     {"open_dense", PY_METHOD(matrix_open_dense), MAKER_FLAGS,
      "open_dense($type, file, path, /)\n--\n\nOpen a 2-D numeric dataset."},
+    {"map_sparse", PY_METHOD(matrix_map_sparse), MAKER_FLAGS | METH_KEYWORDS,
+     "map_sparse($type, file, path, /, *, shape)\n--\n\n"
+     "Map a CSR group whose arrays are contiguous; it counts as a matrix in memory."},
+    {"map_dense", PY_METHOD(matrix_map_dense), MAKER_FLAGS | METH_KEYWORDS,
+     "map_dense($type, file, path, /)\n--\n\nMap a contiguous 2-D dataset."},
     {"from_csr", PY_METHOD(matrix_from_csr), MAKER_FLAGS | METH_KEYWORDS,
      "from_csr($type, data, indices, indptr, /, *, shape, name='matrix in memory')\n--\n\n"
      "Take arrays in memory, kept and not copied; runs the full gate."},
@@ -467,6 +528,7 @@ static PyGetSetDef matrix_members[] = {
     {"kind", matrix_get_kind, NULL, "\"csr\" or \"dense\".", NULL},
     {"was_csc", matrix_get_was_csc, NULL, "Whether it was converted from columns.", NULL},
     {"is_in_file", matrix_get_is_in_file, NULL, "Whether reading decodes a file.", NULL},
+    {"is_mapped", matrix_get_is_mapped, NULL, "Whether its memory is a file's.", NULL},
     {"name", matrix_get_name, NULL, "For messages.", NULL},
     {"nbytes", matrix_get_nbytes, NULL, "Bytes held in memory.", NULL},
     {"indptr", matrix_get_indptr, NULL, "Read-only view of the row extents; CSR only.", NULL},

@@ -235,7 +235,7 @@ class Residence:
     def _sink_for(self, core: _core.Loader | None) -> _core.Sink | None:
         """Start writing, unless all cells surely fit the memory."""
         cache = self._cache_possible()
-        if cache is None or (core is not None and core.is_keep_certain and self.fits is not False):
+        if cache is None or (core is not None and self._surely_fits(core)):
             return None
         if self._sink is None:
             try:
@@ -245,6 +245,9 @@ class Residence:
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
         return self._sink
+
+    def _surely_fits(self, core: _core.Loader) -> bool:
+        return self.fits is not False and 0 < core.keep_most_nbytes <= core.keep_nbytes
 
     def _fill_sink(self) -> None:
         """Write what is missing and publish the file; it is lost, with a warning, if that fails."""
