@@ -112,29 +112,27 @@ keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *
     return SCIO_OK;
 }
 
-static scio_plan_source
+static scio_plan_track
 describe(const scio_matrix *matrix)
 {
-    scio_plan_source source = {.n_rows = matrix->n_rows,
-                               .n_cols = matrix->n_cols,
-                               .indptr = matrix->indptr,
-                               .is_in_file = matrix->is_in_file};
+    scio_plan_track track = {
+        .n_cols = matrix->n_cols, .indptr = matrix->indptr, .is_in_file = matrix->is_in_file};
 
-    source.data_itemsize = source.store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype);
+    track.data_itemsize = track.store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype);
     if (matrix->kind == SCIO_MATRIX_CSR) {
-        source.index_itemsize = scio_dtype_itemsize(matrix->index_dtype);
-        source.store_index_itemsize = scio_dtype_itemsize(scio_store_index_dtype(matrix));
+        track.index_itemsize = scio_dtype_itemsize(matrix->index_dtype);
+        track.store_index_itemsize = scio_dtype_itemsize(scio_store_index_dtype(matrix));
     }
     if (!matrix->is_in_file)
-        return source;
+        return track;
     const scio_h5_dataset *const data = matrix->data_dataset, *const indices =
                                                                   matrix->indices_dataset;
-    source.data_unit = data->unit_dims[0] > 0 ? data->unit_dims[0] : 1;
+    track.data_unit = data->unit_dims[0] > 0 ? data->unit_dims[0] : 1;
     if (indices != NULL)
-        source.index_unit = indices->unit_dims[0] > 0 ? indices->unit_dims[0] : 1;
+        track.index_unit = indices->unit_dims[0] > 0 ? indices->unit_dims[0] : 1;
     else
-        source.n_column_units = data->grid[1];
-    return source;
+        track.n_column_units = data->grid[1];
+    return track;
 }
 
 static scio_status
@@ -142,16 +140,23 @@ make_plan(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error 
 {
     const scio_loader_options *const options = &loader->options;
     const scio_plan_options plan_options = {
-        options->batch_size, options->drop_last, options->shuffle,    options->seed,
-        options->epoch,      options->rank,      options->world_size, options->block_nbytes};
+        options->batch_size, options->drop_last,    options->shuffle,
+        options->seed,       options->epoch,        options->rank,
+        options->world_size, options->block_nbytes, 0};
     scio_plan_source *sources = NULL;
+    scio_plan_track *tracks = NULL;
     scio_status status;
 
     SCIO_TRY(scio_mem_alloc(loader->n_matrices, sizeof *sources, &sources, err));
-    for (size_t i = 0; i < loader->n_matrices; i++)
-        sources[i] = describe(loader->matrices[i]);
-    status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options,
-                           &loader->plan, err);
+    status = scio_mem_alloc(loader->n_matrices, sizeof *tracks, &tracks, err);
+    for (size_t i = 0; status == SCIO_OK && i < loader->n_matrices; i++) {
+        tracks[i] = describe(loader->matrices[i]);
+        sources[i] = (scio_plan_source){loader->matrices[i]->n_rows, 1, &tracks[i]};
+    }
+    if (status == SCIO_OK)
+        status = scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options,
+                               &loader->plan, err);
+    scio_mem_free(tracks);
     scio_mem_free(sources);
     SCIO_TRY(status);
     loader->n_batches = loader->plan->n_batches;

@@ -87,6 +87,7 @@ find_rows(const scio_loader *loader, scio_loader_batch *batch, scio_row *rows, i
         scio_error_move(err, window->failure);
         return window->failure->code;
     }
+    SCIO_BUG_IF(loader->plan->n_blocks == 0, err); /* EXACT: the rows are not in windows */
     for (int64_t i = 0; i < n_cells; i++) {
         const scio_plan_entry entry = entry_at(loader, batch->i_window, first + i);
         const scio_error *const failure = scio_store_failure(&loader->store, &entry);
@@ -98,7 +99,7 @@ find_rows(const scio_loader *loader, scio_loader_batch *batch, scio_row *rows, i
             batch->n_skipped += entry.is_padding ? 0 : 1;
             continue;
         }
-        scio_store_row(&loader->store, &entry, &rows[n_rows]);
+        scio_store_row(&loader->store, &entry, 0, &rows[n_rows]);
         if (n_cells <= PREFETCHED_CELLS)
             prefetch_row(&rows[n_rows]);
         scio_loader_finish_row(loader, loader->plan->blocks[entry.i_block].i_source,

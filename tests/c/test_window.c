@@ -14,20 +14,26 @@
 
 static int no_cancel;
 
-static scio_plan_source
+static scio_plan_track
 describe(const scio_matrix *matrix)
 {
-    return (scio_plan_source){.n_rows = matrix->n_rows,
-                              .n_cols = matrix->n_cols,
-                              .indptr = matrix->indptr,
-                              .is_in_file = true,
-                              .data_unit = matrix->data_dataset->unit_dims[0],
-                              .index_unit = matrix->indices_dataset->unit_dims[0],
-                              .data_itemsize = scio_dtype_itemsize(matrix->data_dtype),
-                              .index_itemsize = scio_dtype_itemsize(matrix->index_dtype),
-                              .store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype),
-                              .store_index_itemsize =
-                                  scio_dtype_itemsize(scio_store_index_dtype(matrix))};
+    scio_plan_track track = {.n_cols = matrix->n_cols,
+                             .indptr = matrix->indptr,
+                             .is_in_file = matrix->is_in_file,
+                             .data_itemsize = scio_dtype_itemsize(matrix->data_dtype),
+                             .store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype)};
+
+    if (!matrix->is_in_file)
+        return track;
+    track.data_unit = matrix->data_dataset->unit_dims[0];
+    if (matrix->kind == SCIO_MATRIX_DENSE) {
+        track.n_column_units = matrix->data_dataset->grid[1];
+        return track;
+    }
+    track.index_unit = matrix->indices_dataset->unit_dims[0];
+    track.index_itemsize = scio_dtype_itemsize(matrix->index_dtype);
+    track.store_index_itemsize = scio_dtype_itemsize(scio_store_index_dtype(matrix));
+    return track;
 }
 
 typedef struct work {
@@ -48,7 +54,8 @@ set_up(work *w, const char *name, int64_t batch_size, uint64_t block_nbytes, uin
         if (strcmp(fixtures[i].name, name) == 0)
             w->f = &fixtures[i];
     CHECK(open_fixture(w->f, &w->matrix, &err) == SCIO_OK);
-    const scio_plan_source source = describe(w->matrix);
+    const scio_plan_track track = describe(w->matrix);
+    const scio_plan_source source = {w->matrix->n_rows, 1, &track};
     const scio_plan_options options = {.batch_size = batch_size,
                                        .shuffle = SCIO_SHUFFLE_BLOCK,
                                        .seed = 9,
@@ -79,7 +86,7 @@ fill_window(work *w, size_t i_window, scio_h5_scratch **scratch, scio_error *err
     for (size_t i = begin; i < end; i++) {
         const size_t b = w->plan->order[i];
         SCIO_TRY(scio_store_open(&w->store, b, err));
-        for (unsigned which = 0; which < 2; which++) {
+        for (unsigned which = 0; which < scio_store_n_jobs(&w->store, b); which++) {
             scio_store_count count;
             SCIO_TRY(scio_store_decode(&w->store, b, which, scratch, &count, err));
         }
@@ -126,7 +133,7 @@ TEST(windows_hold_their_rows_while_the_next_one_is_filled_and_give_all_back)
                 for (int64_t pos = w.plan->windows[v].pos0; pos < w.plan->windows[v].pos1; pos++) {
                     const scio_plan_entry entry = scio_plan_at(w.plan, v, pos);
                     scio_row row;
-                    scio_store_row(&w.store, &entry, &row);
+                    scio_store_row(&w.store, &entry, 0, &row);
                     check_row(&w, &row);
                     n_cells++;
                 }
@@ -156,7 +163,7 @@ TEST(blocks_are_as_narrow_as_their_values_allow)
             CHECK(fill_window(&w, v, &scratch, &err) == SCIO_OK);
         for (size_t b = 0; b < w.plan->n_blocks; b++)
             if (w.store.blocks[b].memory != NULL)
-                n_blocks[i][w.store.blocks[b].value_dtype]++;
+                n_blocks[i][w.store.blocks[b].parts[0].value_dtype]++;
         tear_down(&w);
     }
     scio_h5_scratch_free(scratch);
