@@ -3,9 +3,9 @@
  * Every track in the file proposes the cut that suits it: a multiple of the longer unit of its
  * arrays, about block_nbytes behind the cut before.  Each proposal splits all other tracks too, at
  * the row in which it lies, and what their units hold of both sides makes its zone.  The proposal
- * with the fewest rows wins, where a row of the zone counts as several: so a track with units much
- * longer than a block leads (its units cannot be split), and one that has no more items does not
- * hold the others up. */
+ * nearest to the wished length wins, where a row of the zone counts as several: so a track with
+ * units much longer than a block leads (its units cannot be split), and one that has no more items
+ * does not hold the others up. */
 #include "load/plan.h"
 
 #include "base/mem.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    ZONE_ROW_COST = 8,    /* interior rows that one row of a zone is worth */
+    ZONE_ROW_COST = 8,    /* rows off the wished length that a row of the zone is worth */
     ROWS_IN_MEMORY = 1024 /* of a block: fine enough to mix, coarse enough to cost nothing */
 };
 
@@ -159,9 +159,10 @@ propose(const cutter *c, size_t i_track, const scio_plan_units *units, int64_t r
 }
 
 static uint64_t
-cost_of(const cut_point *cut, int64_t row0)
+cost_of(const cut_point *cut, int64_t wish)
 {
-    return (uint64_t)(cut->row0 - row0) + ZONE_ROW_COST * (uint64_t)(cut->row1 - cut->row0);
+    const int64_t off = cut->row0 < wish ? wish - cut->row0 : cut->row0 - wish;
+    return (uint64_t)off + ZONE_ROW_COST * (uint64_t)(cut->row1 - cut->row0);
 }
 
 static cut_point
@@ -177,7 +178,7 @@ choose_cut(const cutter *c, const scio_plan_units *units, int64_t row0)
         if (!c->source->tracks[t].is_in_file)
             continue;
         const cut_point cut = propose(c, t, &units[t], row0, wish);
-        if (best.i_track == SIZE_MAX || cost_of(&cut, row0) < cost_of(&best, row0))
+        if (best.i_track == SIZE_MAX || cost_of(&cut, wish) < cost_of(&best, wish))
             best = cut;
     }
     return best;
