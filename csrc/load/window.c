@@ -32,7 +32,8 @@ is_zone_used(const scio_store *store, size_t i_block)
 }
 
 /* Which blocks are decoded, and how far.  In a resumed epoch some blocks of a zone may belong to
- * windows that are over; then the other one decodes the few units of the zone too. */
+ * windows that are over; then the other one decodes the few units of the zone too.  No unit is
+ * decoded for two zones: a block between two of them decodes its part of both. */
 static void
 choose_live(scio_store *store)
 {
@@ -46,14 +47,17 @@ choose_live(scio_store *store)
         store->blocks[b].has_interior = last != SCIO_PLAN_NEVER && last >= store->first_window;
         store->blocks[b].is_live = i >= first_new || store->blocks[b].has_interior;
     }
+    for (size_t b = 1; b < plan->n_blocks; b++)
+        if (is_zone_used(store, b - 1) && is_zone_used(store, b))
+            store->blocks[b].is_live = true;
+    for (size_t b = 0; b < plan->n_blocks; b++)
+        if (is_zone_used(store, b) && !store->blocks[b].is_live && !store->blocks[b + 1].is_live)
+            store->blocks[b].is_live = true;
     for (size_t b = 0; b < plan->n_blocks; b++) {
         if (!is_zone_used(store, b))
             continue;
-        scio_store_block *const left = &store->blocks[b], *const right = left + 1;
-        if (!left->is_live && !right->is_live)
-            left->is_live = true;
-        left->covers_right = !right->is_live;
-        right->covers_left = !left->is_live;
+        store->blocks[b].covers_right = !store->blocks[b + 1].is_live;
+        store->blocks[b + 1].covers_left = !store->blocks[b].is_live;
     }
 }
 
