@@ -1,6 +1,6 @@
-"""Writes ``tests/c/data/load_matrices.h5``, the matrices of the C tests of ``csrc/load``.
+"""Writes ``tests/c/data/load_matrices.h5`` and ``load_tracks.h5``, for the C tests of ``csrc/load``.
 
-Every entry follows from its row and column by `mix`, which the tests compute too, so the file holds no
+Every entry follows from its row and column by `mix`, which the tests compute too, so the files hold no
 value that is not expected independently.  Run it as ``python tools/make_load_fixtures.py``; the result
 is the same bytes for the same h5py.
 """
@@ -13,7 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-TARGET = Path(__file__).resolve().parent.parent / "tests" / "c" / "data" / "load_matrices.h5"
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "c" / "data"
+TARGET = FOLDER / "load_matrices.h5"
+TRACKS_TARGET = FOLDER / "load_tracks.h5"
+GZIP: dict[str, Any] = {"compression": "gzip", "compression_opts": 4}
 MASK = 0xFFFFFFFF
 
 
@@ -73,10 +76,41 @@ def write_group(
     group.create_dataset("indptr", data=arrays[2].astype("<i8"))
 
 
+def write_dense(
+    file: h5py.File,
+    name: str,
+    shape: tuple[int, int],
+    salt: int,
+    dtype: str,
+    kwargs: dict[str, Any],
+) -> None:
+    """One dense dataset."""
+    dense = np.zeros(shape)
+    for row in range(shape[0]):
+        cols, values = row_values(row, shape[1], salt, "small")
+        dense[row, cols] = values
+    file.create_dataset(name, data=dense.astype(dtype), **kwargs)
+
+
+def write_tracks() -> None:
+    """More matrices of the 150 rows of ``f4``: layers and the like."""
+    with h5py.File(TRACKS_TARGET, "w", libver=("earliest", "v110"), track_order=False) as file:
+        # the entries of f4 with other values, and with chunks of another length
+        same = csr(150, 300, 2, "eighths")
+        chunks: dict[str, Any] = {"chunks": (100,), **GZIP}
+        write_group(file, "layer", same, ("<f4", "<i4"), chunks, chunks)
+        # other entries; chunks of data and indices of two lengths
+        other = csr(150, 90, 14, "small")
+        write_group(file, "spliced", other, ("<i2", "<i8"), {"chunks": (30,)}, {"chunks": (45,)})
+        write_dense(file, "embedding", (150, 20), 11, "<f4", {"chunks": (40, 7), **GZIP})
+        write_dense(file, "embedding_plain", (150, 5), 12, "<f8", {})
+        write_dense(file, "bands", (150, 20), 13, ">i2", {"chunks": (4, 20)})
+
+
 def main() -> None:
-    """Write the file."""
-    gzip: dict[str, Any] = {"compression": "gzip", "compression_opts": 4}
-    shuffled: dict[str, Any] = {"shuffle": True, **gzip}
+    """Write the files."""
+    write_tracks()
+    shuffled: dict[str, Any] = {"shuffle": True, **GZIP}
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(TARGET, "w", libver=("earliest", "v110"), track_order=False) as file:
         # chunks of data and indices that do not divide one another, as h5py chooses them for f8 and i4
@@ -85,8 +119,8 @@ def main() -> None:
             "f8",
             csr(120, 300, 1, "eighths"),
             ("<f8", "<i4"),
-            {"chunks": (331,), **gzip},
-            {"chunks": (661,), **gzip},
+            {"chunks": (331,), **GZIP},
+            {"chunks": (661,), **GZIP},
         )
         # chunks shorter than the full rows
         write_group(
@@ -94,8 +128,8 @@ def main() -> None:
             "f4",
             csr(150, 300, 2, "small"),
             ("<f4", "<i4"),
-            {"chunks": (64,), **gzip},
-            {"chunks": (64,), **gzip},
+            {"chunks": (64,), **GZIP},
+            {"chunks": (64,), **GZIP},
         )
         # values that need uint16 and float32 here and there; 64-bit indices, shuffled
         write_group(
@@ -121,19 +155,15 @@ def main() -> None:
             "csc",
             csr(90, 150, 6, "small"),
             ("<f4", "<i4"),
-            {"chunks": (64,), **gzip},
-            {"chunks": (64,), **gzip},
+            {"chunks": (64,), **GZIP},
+            {"chunks": (64,), **GZIP},
         )
         for name, dtype, salt, kwargs in (
-            ("dense", "<f4", 7, {"chunks": (16, 7), **gzip}),
+            ("dense", "<f4", 7, {"chunks": (16, 7), **GZIP}),
             ("dense_plain", "<f8", 8, {}),
             ("dense_swapped", ">i2", 9, {"chunks": (5, 20)}),
         ):
-            dense = np.zeros((45, 20))
-            for row in range(45):
-                cols, values = row_values(row, 20, salt, "small")
-                dense[row, cols] = values
-            file.create_dataset(name, data=dense.astype(dtype), **kwargs)
+            write_dense(file, name, (45, 20), salt, dtype, kwargs)
         # broken on purpose
         bad = csr(20, 30, 10, "small")
         group = file.create_group("short_indptr")

@@ -60,6 +60,194 @@ scio_loader_keep_of(const scio_loader *loader)
     return loader->keep;
 }
 
+static scio_plan_track
+describe(const scio_matrix *matrix)
+{
+    scio_plan_track track = {
+        .n_cols = matrix->n_cols, .indptr = matrix->indptr, .is_in_file = matrix->is_in_file};
+
+    track.data_itemsize = track.store_data_itemsize = scio_dtype_itemsize(matrix->data_dtype);
+    if (matrix->kind == SCIO_MATRIX_CSR) {
+        track.index_itemsize = scio_dtype_itemsize(matrix->index_dtype);
+        track.store_index_itemsize = scio_dtype_itemsize(scio_store_index_dtype(matrix));
+    }
+    if (!matrix->is_in_file)
+        return track;
+    const scio_h5_dataset *const data = matrix->data_dataset, *const indices =
+                                                                  matrix->indices_dataset;
+    track.data_unit = data->unit_dims[0] > 0 ? data->unit_dims[0] : 1;
+    if (indices != NULL)
+        track.index_unit = indices->unit_dims[0] > 0 ? indices->unit_dims[0] : 1;
+    else
+        track.n_column_units = data->grid[1];
+    return track;
+}
+
+static scio_status
+plan_sources(scio_loader *loader, scio_plan_source *sources, scio_plan_track *tracks,
+             const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    const scio_loader_options *const options = &loader->options;
+    const size_t n_tracks = loader->n_tracks;
+    const scio_plan_options plan_options = {
+        options->batch_size, options->drop_last,    options->shuffle,
+        options->seed,       options->epoch,        options->rank,
+        options->world_size, options->block_nbytes, 0};
+
+    for (size_t i = 0; i < loader->n_matrices; i++) {
+        for (size_t t = 0; t < n_tracks; t++)
+            tracks[i * n_tracks + t] = describe(scio_loader_matrix(loader, i, t));
+        sources[i] = (scio_plan_source){scio_loader_matrix(loader, i, 0)->n_rows, n_tracks,
+                                        &tracks[i * n_tracks]};
+    }
+    return scio_plan_new(sources, loader->n_matrices, cells, n_cells, &plan_options, &loader->plan,
+                         err);
+}
+
+static scio_status
+make_plan(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    scio_plan_source *sources = NULL;
+    scio_plan_track *tracks = NULL;
+    scio_status status;
+
+    status = scio_mem_alloc(loader->n_matrices, sizeof *sources, &sources, err);
+    if (status == SCIO_OK)
+        status =
+            scio_mem_alloc(loader->n_matrices, loader->n_tracks * sizeof *tracks, &tracks, err);
+    if (status == SCIO_OK)
+        status = plan_sources(loader, sources, tracks, cells, n_cells, err);
+    scio_mem_free(tracks);
+    scio_mem_free(sources);
+    SCIO_TRY(status);
+    loader->n_batches = loader->plan->n_batches;
+    return scio_loader_plan_budget(loader, cells, n_cells, err);
+}
+
+static scio_status
+make_given(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
+{
+    scio_loader_options *const options = &loader->options;
+
+    SCIO_TRY(check_given(options, loader->first_cells[loader->n_matrices], err));
+    SCIO_TRY(scio_loader_copy(options->given_cells, (size_t)options->given_offsets[options->n_given],
+                        sizeof(int64_t), &loader->given_cells, err));
+    SCIO_TRY(scio_loader_copy(options->given_offsets, options->n_given + 1, sizeof(int64_t),
+                        &loader->given_offsets, err));
+    loader->n_batches = (int64_t)options->n_given;
+    return scio_loader_plan_given(loader, cells, n_cells, err);
+}
+
+static scio_status
+make_windows(scio_loader *loader, scio_error *err)
+{
+    const scio_plan *const plan = loader->plan;
+    const int64_t size = loader->options.batch_size, first = loader->options.first_batch;
+    size_t first_window = 0;
+
+    if (first < loader->n_batches)
+        first_window = scio_plan_window_at(plan, first * size);
+    SCIO_TRY(scio_mem_zalloc(plan->n_windows, sizeof *loader->windows, &loader->windows, err));
+    if (!loader->is_resident)
+        SCIO_TRY(scio_store_init(&loader->store, plan, loader->matrices, first_window,
+                                 loader->options.is_skip_errors, &loader->cancel, err));
+    for (size_t w = 0; w < plan->n_windows; w++) {
+        const scio_plan_window *const window = &plan->windows[w];
+        const int64_t begin = window->pos0 / size;
+        const int64_t end = window->pos1 / size + (window->pos1 % size != 0 ? 1 : 0);
+        loader->windows[w].loader = loader;
+        loader->windows[w].n_batches_left = end - (begin > first ? begin : first);
+    }
+    loader->batch_window = loader->next_window = loader->oldest_window = first_window;
+    if (first >= loader->n_batches)
+        loader->next_window = loader->oldest_window = loader->batch_window = plan->n_windows;
+    else if (!loader->is_resident)
+        for (size_t b = 0; b < plan->n_blocks; b++)
+            loader->stats.chunks_total += scio_store_n_units(&loader->store, b);
+    return SCIO_OK;
+}
+
+static scio_status
+make_machine(scio_loader *loader, scio_error *err)
+{
+    scio_loader_options *const options = &loader->options;
+
+    SCIO_TRY(scio_mem_zalloc(loader->n_slots, sizeof *loader->slots, &loader->slots, err));
+    SCIO_TRY(scio_mem_zalloc(loader->n_queue, sizeof *loader->batches, &loader->batches, err));
+    SCIO_TRY(scio_queue_new(loader->n_queue, &loader->queue, err));
+    scio_queue_set_end(loader->queue, (uint64_t)(loader->n_batches - options->first_batch));
+    const int code = pthread_mutex_init(&loader->mutex, NULL);
+    if (code != 0)
+        return scio_fail_errno(err, SCIO_ENOMEM, code, "mutex of a loader");
+    loader->has_mutex = true;
+    const size_t n_parallel = options->n_threads == 0 ? 0 : loader->n_slots;
+    SCIO_TRY(scio_group_new(options->pool, n_parallel, &loader->group, err));
+    loader->next_batch = loader->n_taken = options->first_batch;
+    loader->stats.cap_nbytes = (int64_t)options->max_memory;
+    return SCIO_OK;
+}
+
+static scio_status
+keep_options(scio_loader *loader, const scio_collate_spec *spec, const scio_loader_options *options,
+             scio_error *err)
+{
+    loader->spec = *spec;
+    loader->options = *options;
+    if (loader->options.max_memory == 0)
+        loader->options.max_memory = DEFAULT_MEMORY;
+    if (loader->options.pool == NULL)
+        SCIO_TRY(scio_pool_shared(&loader->options.pool, err));
+    SCIO_TRY(check_spec(spec, err));
+    if (spec->id_mask != NULL) {
+        SCIO_TRY(scio_loader_copy(spec->id_mask, (size_t)spec->n_ids, 1, &loader->id_mask, err));
+        loader->spec.id_mask = loader->id_mask;
+    }
+    const size_t n_threads = scio_pool_n_threads(loader->options.pool);
+    loader->n_slots = options->n_threads < n_threads ? options->n_threads : n_threads;
+    loader->n_slots = loader->n_slots > 0 ? loader->n_slots : 1;
+    loader->n_queue = options->n_prefetch > 0 ? options->n_prefetch : DEFAULT_PREFETCH;
+    return SCIO_OK;
+}
+
+static scio_status
+loader_init(scio_loader *loader, scio_matrix *const *matrices, const int32_t *const *maps,
+            const int64_t *cells, size_t n_cells, const scio_collate_spec *spec,
+            const scio_loader_options *options, scio_error *err)
+{
+    SCIO_TRY(keep_options(loader, spec, options, err));
+    SCIO_TRY(scio_loader_keep_sources(loader, matrices, maps, err));
+    if (options->shuffle == SCIO_SHUFFLE_GIVEN)
+        SCIO_TRY(make_given(loader, cells, n_cells, err));
+    else
+        SCIO_TRY(make_plan(loader, cells, n_cells, err));
+    if (options->first_batch < 0 || options->first_batch > loader->n_batches)
+        return scio_fail(err, SCIO_EINVAL, "first_batch is %" PRId64 ", not in [0, %" PRId64 "]",
+                         options->first_batch, loader->n_batches);
+    if (loader->plan != NULL)
+        SCIO_TRY(make_windows(loader, err));
+    return make_machine(loader, err);
+}
+
+scio_status
+scio_loader_new(scio_matrix *const *matrices, size_t n_matrices, const int32_t *const *maps,
+                const int64_t *cells, size_t n_cells, const scio_collate_spec *spec,
+                const scio_loader_options *options, scio_loader **out, scio_error *err)
+{
+    scio_loader *loader = NULL;
+
+    *out = NULL;
+    SCIO_TRY(scio_mem_zalloc(1, sizeof *loader, &loader, err));
+    loader->n_matrices = n_matrices;
+    const scio_status status =
+        loader_init(loader, matrices, maps, cells, n_cells, spec, options, err);
+    if (status != SCIO_OK) {
+        scio_loader_free(loader);
+        return status;
+    }
+    *out = loader;
+    return SCIO_OK;
+}
+
 /* ---- end ---- */
 
 void

@@ -64,7 +64,7 @@ find_decoded(finding *f, const scio_plan_entry *entry, scio_error *err)
     }
     for (size_t t = 0; t < loader->n_tracks; t++) {
         scio_row *const row = &f->slot->rows[t * f->slot->n_room + f->n_rows];
-        scio_store_row(&loader->store, entry, row);
+        scio_store_row(&loader->store, entry, t, row);
         scio_loader_finish_row(loader, loader->plan->blocks[entry->i_block].i_source, cell, row);
     }
     add_row(f, entry->is_padding);

@@ -1,4 +1,4 @@
-/* Selection, ranks and blocks; the stream and its windows are in plan_stream.c. */
+/* Sources, selection and ranks; blocks are cut in plan_cut.c, the stream in plan_stream.c. */
 #include "load/plan.h"
 
 #include "base/mem.h"
@@ -34,16 +34,22 @@ scio_plan_find(const scio_plan *plan, int64_t cell)
 }
 
 int64_t
-scio_plan_items(const scio_plan *plan, size_t i_source, int64_t i, int64_t j)
+scio_plan_items(const scio_plan *plan, size_t i_source, size_t i_track, int64_t i, int64_t j)
 {
-    const scio_plan_source *const source = &plan->sources[i_source];
+    const scio_plan_track *const track = &plan->sources[i_source].tracks[i_track];
     const int64_t first = plan->first_cells[i_source];
 
+    if (track->indptr == NULL)
+        return (j - i) * track->n_cols;
     if (plan->sel != NULL)
-        return plan->sel_items[j] - plan->sel_items[i];
-    if (source->indptr != NULL)
-        return source->indptr[j - first] - source->indptr[i - first];
-    return (j - i) * source->n_cols;
+        return plan->sel_items[i_track][j] - plan->sel_items[i_track][i];
+    return track->indptr[j - first] - track->indptr[i - first];
+}
+
+const scio_plan_units *
+scio_plan_units_of(const scio_plan *plan, size_t i_block, size_t i_track)
+{
+    return &plan->units[i_block * plan->n_tracks + i_track];
 }
 
 static size_t
@@ -52,21 +58,41 @@ round_up_64(size_t nbytes)
     return (nbytes + 63) & ~(size_t)63;
 }
 
-size_t
-scio_plan_store_nbytes(const scio_plan *plan, size_t i_source, int64_t i, int64_t j,
-                       size_t *data_offset_out)
+/* What the track takes behind `at`; *place_out says where its arrays are. */
+static size_t
+place_track(const scio_plan *plan, size_t i_source, size_t i_track, int64_t i, int64_t j, size_t at,
+            scio_plan_place *place_out)
 {
-    const scio_plan_source *const source = &plan->sources[i_source];
+    const scio_plan_track *const track = &plan->sources[i_source].tracks[i_track];
 
-    if (data_offset_out != NULL)
-        *data_offset_out = 0;
-    if (!source->is_in_file || i >= j)
-        return 0;
-    const size_t n_items = (size_t)scio_plan_items(plan, i_source, i, j);
-    const size_t index_nbytes = round_up_64(n_items * source->store_index_itemsize);
-    if (data_offset_out != NULL)
-        *data_offset_out = index_nbytes;
-    return index_nbytes + round_up_64(n_items * source->store_data_itemsize);
+    *place_out = (scio_plan_place){at, at};
+    if (!track->is_in_file || i >= j)
+        return at;
+    const size_t n_items = (size_t)scio_plan_items(plan, i_source, i_track, i, j);
+    place_out->data_offset = at + round_up_64(n_items * track->store_index_itemsize);
+    return place_out->data_offset + round_up_64(n_items * track->store_data_itemsize);
+}
+
+size_t
+scio_plan_store_nbytes(const scio_plan *plan, size_t i_source, int64_t i, int64_t j)
+{
+    scio_plan_place place;
+    size_t nbytes = 0;
+
+    for (size_t t = 0; t < plan->n_tracks; t++)
+        nbytes = place_track(plan, i_source, t, i, j, nbytes, &place);
+    return nbytes;
+}
+
+scio_plan_place
+scio_plan_store_place(const scio_plan *plan, size_t i_source, size_t i_track, int64_t i, int64_t j)
+{
+    scio_plan_place place = {0, 0};
+    size_t nbytes = 0;
+
+    for (size_t t = 0; t <= i_track; t++)
+        nbytes = place_track(plan, i_source, t, i, j, nbytes, &place);
+    return place;
 }
 
 bool
@@ -84,7 +110,7 @@ size_t
 scio_plan_block_nbytes(const scio_plan *plan, size_t i_block)
 {
     const scio_plan_block *const block = &plan->blocks[i_block];
-    return scio_plan_store_nbytes(plan, block->i_source, block->sel0, block->sel1, NULL);
+    return scio_plan_store_nbytes(plan, block->i_source, block->sel0, block->sel1);
 }
 
 size_t
@@ -93,135 +119,7 @@ scio_plan_zone_nbytes(const scio_plan *plan, size_t i_block)
     int64_t sel0, sel1;
     if (!scio_plan_zone(plan, i_block, &sel0, &sel1))
         return 0;
-    return scio_plan_store_nbytes(plan, plan->blocks[i_block].i_source, sel0, sel1, NULL);
-}
-
-/* ---- blocks ---- */
-
-static scio_status
-add_block(scio_plan_cuts *cuts, const scio_plan_block *block, scio_error *err)
-{
-    if (cuts->n_blocks == cuts->n_room) {
-        const size_t n_room = cuts->n_room * 2 + 16;
-        SCIO_TRY(scio_mem_realloc(&cuts->blocks, n_room, sizeof *block, err));
-        cuts->n_room = n_room;
-    }
-    cuts->blocks[cuts->n_blocks++] = *block;
-    return SCIO_OK;
-}
-
-/* First row in [low, n_rows] with indptr[row + shift] beyond (or, at_least, at) `item`. */
-static int64_t
-first_row(const scio_plan_source *source, int64_t low, int64_t shift, int64_t item)
-{
-    int64_t high = source->n_rows;
-
-    while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (source->indptr[middle + shift] >= item)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
-
-static uint64_t
-round_up(uint64_t item, uint64_t unit)
-{
-    return item / unit * unit + (item % unit != 0 ? unit : 0);
-}
-
-static scio_status
-cut_csr(const scio_plan_source *source, size_t i_source, uint64_t block_nbytes,
-        scio_plan_cuts *cuts, scio_error *err)
-{
-    const uint64_t nnz = (uint64_t)source->indptr[source->n_rows];
-    const uint64_t du = source->data_unit, iu = source->index_unit;
-    const uint64_t unit = du > iu ? du : iu;
-    const uint64_t item_nbytes = source->data_itemsize + source->index_itemsize;
-    uint64_t step = block_nbytes / item_nbytes / unit;
-    uint64_t cut = 0;
-    scio_plan_block block = {.i_source = i_source};
-
-    step = step == 0 ? unit : step > nnz / unit ? nnz + 1 : step * unit;
-    for (;;) {
-        int64_t zone0 = source->n_rows, zone1 = source->n_rows;
-        uint64_t next = cut < nnz && step < nnz - cut ? cut + step : nnz;
-        for (; next < nnz; next = unit < nnz - next ? next + unit : nnz) {
-            const uint64_t ends = round_up(next, du == unit ? iu : du);
-            const int64_t reach = (int64_t)(ends < nnz ? ends : nnz);
-            zone0 = first_row(source, block.row0, 1, (int64_t)next + 1);
-            zone1 = first_row(source, zone0, 0, reach);
-            /* the row before row0 may reach over `next`: then the zones would overlap */
-            if (source->indptr[block.row0] <= (int64_t)next)
-                break;
-            zone0 = zone1 = source->n_rows;
-        }
-        if (next >= nnz) {
-            zone0 = zone1 = source->n_rows;
-            next = nnz;
-        }
-        block.row1 = zone0;
-        block.data1 = round_up(next, du) / du;
-        block.index1 = round_up(next, iu) / iu;
-        block.is_last_of_source = next == nnz;
-        SCIO_TRY(add_block(cuts, &block, err));
-        if (next == nnz)
-            return SCIO_OK;
-        block.row0 = zone1;
-        block.data0 = block.data1;
-        block.index0 = block.index1;
-        cut = next;
-    }
-}
-
-static scio_status
-cut_rows(const scio_plan_source *source, size_t i_source, uint64_t block_nbytes,
-         scio_plan_cuts *cuts, scio_error *err)
-{
-    const uint64_t unit = source->is_in_file && source->data_unit > 0 ? source->data_unit : 1;
-    const uint64_t row_nbytes = (uint64_t)source->n_cols * source->data_itemsize;
-    const uint64_t n_rows = (uint64_t)source->n_rows;
-    uint64_t step = 1024; /* in memory: fine enough to mix, coarse enough to cost nothing */
-
-    if (source->is_in_file)
-        step = block_nbytes / (row_nbytes > 0 ? row_nbytes : 1) / unit;
-    step = step == 0 ? unit : step > n_rows / unit ? n_rows + 1 : step * unit;
-    for (uint64_t row = 0; row < n_rows;) {
-        const uint64_t next = step < n_rows - row ? row + step : n_rows;
-        const scio_plan_block block = {.i_source = i_source,
-                                       .row0 = (int64_t)row,
-                                       .row1 = (int64_t)next,
-                                       .data0 = row / unit,
-                                       .data1 = round_up(next, unit) / unit,
-                                       .is_last_of_source = next == n_rows};
-        SCIO_TRY(add_block(cuts, &block, err));
-        row = next;
-    }
-    return SCIO_OK;
-}
-
-scio_status
-scio_plan_cut(const scio_plan *plan, uint64_t block_nbytes, scio_plan_cuts *cuts, scio_error *err)
-{
-    size_t i_block = 0;
-
-    for (size_t i = 0; i < plan->n_sources; i++) {
-        const scio_plan_source *const source = &plan->sources[i];
-        if (source->n_rows == 0)
-            continue;
-        if (source->is_in_file && source->indptr != NULL)
-            SCIO_TRY(cut_csr(source, i, block_nbytes, cuts, err));
-        else
-            SCIO_TRY(cut_rows(source, i, block_nbytes, cuts, err));
-        for (; i_block < cuts->n_blocks; i_block++) {
-            scio_plan_block *const block = &cuts->blocks[i_block];
-            block->sel0 = scio_plan_find(plan, plan->first_cells[i] + block->row0);
-            block->sel1 = scio_plan_find(plan, plan->first_cells[i] + block->row1);
-        }
-    }
-    return SCIO_OK;
+    return scio_plan_store_nbytes(plan, plan->blocks[i_block].i_source, sel0, sel1);
 }
 
 /* ---- the selection ---- */
@@ -248,23 +146,47 @@ check_options(const scio_plan_options *options, scio_error *err)
 static scio_status
 copy_sources(scio_plan *plan, const scio_plan_source *sources, size_t n_sources, scio_error *err)
 {
+    const size_t n_tracks = n_sources > 0 ? sources[0].n_tracks : 1;
     scio_plan_source *copy = NULL;
+    scio_plan_track *tracks = NULL;
+    size_t n_all = 0;
+
+    for (size_t i = 0; i < n_sources; i++)
+        if (sources[i].n_tracks != n_tracks || n_tracks == 0)
+            return scio_fail(err, SCIO_EINVAL,
+                             "source %zu has %zu tracks, source 0 has %zu; expected as many, and 1 "
+                             "or more",
+                             i, sources[i].n_tracks, n_tracks);
+    if (!scio_mul_size(n_sources, n_tracks, &n_all))
+        return scio_fail(err, SCIO_EINVAL, "too many tracks");
+    SCIO_TRY(scio_mem_alloc(n_sources, sizeof *copy, &copy, err));
+    plan->sources = copy;
+    SCIO_TRY(scio_mem_alloc(n_all, sizeof *tracks, &tracks, err));
+    plan->tracks = tracks;
+    for (size_t i = 0; i < n_sources; i++) {
+        copy[i] = sources[i];
+        copy[i].tracks = tracks + i * n_tracks;
+        memcpy(tracks + i * n_tracks, sources[i].tracks, n_tracks * sizeof *tracks);
+    }
+    plan->n_sources = n_sources;
+    plan->n_tracks = n_tracks;
+    return SCIO_OK;
+}
+
+static scio_status
+number_cells(scio_plan *plan, scio_error *err)
+{
     int64_t n_cells = 0;
 
-    SCIO_TRY(scio_mem_alloc(n_sources, sizeof *sources, &copy, err));
-    if (n_sources > 0)
-        memcpy(copy, sources, n_sources * sizeof *sources);
-    plan->sources = copy;
-    plan->n_sources = n_sources;
-    SCIO_TRY(scio_mem_alloc(n_sources + 1, sizeof(int64_t), &plan->first_cells, err));
-    SCIO_TRY(scio_mem_alloc(n_sources + 1, sizeof(int64_t), &plan->source_sel, err));
-    for (size_t i = 0; i < n_sources; i++) {
+    SCIO_TRY(scio_mem_alloc(plan->n_sources + 1, sizeof(int64_t), &plan->first_cells, err));
+    SCIO_TRY(scio_mem_alloc(plan->n_sources + 1, sizeof(int64_t), &plan->source_sel, err));
+    for (size_t i = 0; i < plan->n_sources; i++) {
         plan->first_cells[i] = n_cells;
-        if (sources[i].n_rows > INT64_MAX - n_cells)
+        if (plan->sources[i].n_rows > INT64_MAX - n_cells)
             return scio_fail(err, SCIO_EINVAL, "too many cells");
-        n_cells += sources[i].n_rows;
+        n_cells += plan->sources[i].n_rows;
     }
-    plan->first_cells[n_sources] = n_cells;
+    plan->first_cells[plan->n_sources] = n_cells;
     return SCIO_OK;
 }
 
@@ -296,57 +218,89 @@ copy_selection(scio_plan *plan, const int64_t *cells, size_t n_cells, scio_error
     return SCIO_OK;
 }
 
-static int64_t
-row_items(const scio_plan_source *source, int64_t row)
+static void
+free_sel_items(scio_plan *plan)
 {
-    return source->indptr != NULL ? source->indptr[row + 1] - source->indptr[row] : source->n_cols;
+    for (size_t t = 0; plan->sel_items != NULL && t < plan->n_tracks; t++)
+        scio_mem_free(plan->sel_items[t]);
+    scio_mem_free(plan->sel_items);
+    plan->sel_items = NULL;
+}
+
+static scio_status
+index_track(scio_plan *plan, size_t i_track, scio_error *err)
+{
+    bool is_dense = true;
+    int64_t n_items = 0, *items = NULL;
+
+    for (size_t i = 0; i < plan->n_sources; i++)
+        is_dense = is_dense && plan->sources[i].tracks[i_track].indptr == NULL;
+    if (is_dense)
+        return SCIO_OK;
+    SCIO_TRY(scio_mem_alloc((size_t)plan->n_sel + 1, sizeof(int64_t), &items, err));
+    plan->sel_items[i_track] = items;
+    for (size_t i = 0; i < plan->n_sources; i++) {
+        const int64_t *const indptr = plan->sources[i].tracks[i_track].indptr;
+        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++) {
+            const int64_t row = plan->sel[j] - plan->first_cells[i];
+            items[j] = n_items;
+            n_items += indptr != NULL ? indptr[row + 1] - indptr[row] : 0;
+        }
+    }
+    items[plan->n_sel] = n_items;
+    return SCIO_OK;
 }
 
 scio_status
 scio_plan_index_selection(scio_plan *plan, scio_error *err)
 {
-    scio_mem_free(plan->sel_items);
-    plan->sel_items = NULL;
+    free_sel_items(plan);
     for (size_t i = 0; i <= plan->n_sources; i++)
         plan->source_sel[i] = scio_plan_find(plan, plan->first_cells[i]);
     if (plan->sel == NULL)
         return SCIO_OK;
-    SCIO_TRY(scio_mem_alloc((size_t)plan->n_sel + 1, sizeof(int64_t), &plan->sel_items, err));
-    int64_t n_items = 0;
-    for (size_t i = 0; i < plan->n_sources; i++)
-        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++) {
-            plan->sel_items[j] = n_items;
-            n_items += row_items(&plan->sources[i], plan->sel[j] - plan->first_cells[i]);
-        }
-    plan->sel_items[plan->n_sel] = n_items;
+    SCIO_TRY(scio_mem_zalloc(plan->n_tracks, sizeof *plan->sel_items, &plan->sel_items, err));
+    for (size_t t = 0; t < plan->n_tracks; t++)
+        SCIO_TRY(index_track(plan, t, err));
     return SCIO_OK;
 }
 
 /* An upper bound for the items of any batch: the batch_size longest rows, by a histogram of
  * lengths. */
+static void
+measure_track(const scio_plan *plan, size_t i_track, int64_t *counts, scio_plan_extent *extent)
+{
+    int64_t left = plan->options.batch_size;
+
+    *extent = (scio_plan_extent){0, 0};
+    memset(counts, 0, N_LENGTH_BUCKETS * sizeof *counts);
+    for (size_t i = 0; i < plan->n_sources; i++)
+        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++) {
+            const int64_t n = scio_plan_items(plan, i, i_track, j, j + 1);
+            extent->longest_row = n > extent->longest_row ? n : extent->longest_row;
+        }
+    const int64_t width = extent->longest_row / N_LENGTH_BUCKETS + 1;
+    for (size_t i = 0; i < plan->n_sources; i++)
+        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++)
+            counts[scio_plan_items(plan, i, i_track, j, j + 1) / width]++;
+    for (size_t b = N_LENGTH_BUCKETS; b-- > 0 && left > 0;) {
+        const int64_t n = counts[b] < left ? counts[b] : left;
+        extent->batch_items += (uint64_t)n * (uint64_t)((int64_t)(b + 1) * width - 1);
+        left -= n;
+    }
+}
+
 static scio_status
 measure_rows(scio_plan *plan, scio_error *err)
 {
     int64_t *counts = NULL;
-    int64_t left = plan->options.batch_size;
 
-    plan->longest_row = 0;
-    plan->batch_items = 0;
-    for (size_t i = 0; i < plan->n_sources; i++)
-        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++) {
-            const int64_t n = scio_plan_items(plan, i, j, j + 1);
-            plan->longest_row = n > plan->longest_row ? n : plan->longest_row;
-        }
-    SCIO_TRY(scio_mem_zalloc(N_LENGTH_BUCKETS, sizeof *counts, &counts, err));
-    const int64_t width = plan->longest_row / N_LENGTH_BUCKETS + 1;
-    for (size_t i = 0; i < plan->n_sources; i++)
-        for (int64_t j = plan->source_sel[i]; j < plan->source_sel[i + 1]; j++)
-            counts[scio_plan_items(plan, i, j, j + 1) / width]++;
-    for (size_t b = N_LENGTH_BUCKETS; b-- > 0 && left > 0;) {
-        const int64_t n = counts[b] < left ? counts[b] : left;
-        plan->batch_items += (uint64_t)n * (uint64_t)((int64_t)(b + 1) * width - 1);
-        left -= n;
-    }
+    SCIO_TRY(scio_mem_alloc(plan->n_tracks, sizeof *plan->extents, &plan->extents, err));
+    SCIO_TRY(scio_mem_alloc(N_LENGTH_BUCKETS, sizeof *counts, &counts, err));
+    for (size_t t = 0; t < plan->n_tracks; t++)
+        measure_track(plan, t, counts, &plan->extents[t]);
+    plan->longest_row = plan->extents[0].longest_row;
+    plan->batch_items = plan->extents[0].batch_items;
     scio_mem_free(counts);
     return SCIO_OK;
 }
@@ -400,6 +354,8 @@ scio_plan_new(const scio_plan_source *sources, size_t n_sources, const int64_t *
     plan->options = *options;
     status = copy_sources(plan, sources, n_sources, err);
     if (status == SCIO_OK)
+        status = number_cells(plan, err);
+    if (status == SCIO_OK)
         status = copy_selection(plan, cells, n_cells, err);
     if (status == SCIO_OK)
         status = deal_ranks(plan, err);
@@ -418,12 +374,15 @@ scio_plan_free(scio_plan *plan)
 {
     if (plan == NULL)
         return;
-    scio_mem_free((void *)(uintptr_t)plan->sources);
+    free_sel_items(plan);
+    scio_mem_free(plan->sources);
+    scio_mem_free(plan->tracks);
     scio_mem_free(plan->first_cells);
     scio_mem_free(plan->sel);
-    scio_mem_free(plan->sel_items);
+    scio_mem_free(plan->extents);
     scio_mem_free(plan->source_sel);
     scio_mem_free(plan->blocks);
+    scio_mem_free(plan->units);
     scio_mem_free(plan->order);
     scio_mem_free(plan->pieces);
     scio_mem_free(plan->windows);

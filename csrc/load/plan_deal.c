@@ -56,11 +56,11 @@ make_runs(const scio_plan *plan, cell_runs *runs, scio_error *err)
     const size_t n_wanted = (size_t)plan->options.world_size * RUNS_OF_A_RANK;
 
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        scio_plan_cuts cuts = {NULL, 0, 0};
+        scio_plan_cuts cuts = {NULL, NULL, 0, 0};
         scio_status status = scio_plan_cut(plan, lengths[i], &cuts, err);
         if (status == SCIO_OK)
             status = runs_of_blocks(plan, &cuts, runs, err);
-        scio_mem_free(cuts.blocks);
+        scio_plan_cuts_clear(&cuts);
         if (status != SCIO_OK || runs->n_runs >= n_wanted)
             return status;
         scio_mem_free(runs->starts);
@@ -100,6 +100,13 @@ cut_ranges(const cell_runs *runs, const int64_t *order, int64_t lo, int64_t hi, 
     return n_ranges;
 }
 
+/* An exact epoch has its rows from epoch 0, when they were decoded: a rank keeps its cells. */
+static uint64_t
+deal_epoch(const scio_plan *plan)
+{
+    return plan->options.shuffle == SCIO_SHUFFLE_EXACT ? 0 : plan->options.epoch;
+}
+
 scio_status
 scio_plan_deal(scio_plan *plan, int64_t lo, int64_t hi, scio_error *err)
 {
@@ -124,7 +131,7 @@ scio_plan_deal(scio_plan *plan, int64_t lo, int64_t hi, scio_error *err)
         order[i] = (int64_t)i;
     if (plan->options.shuffle != SCIO_SHUFFLE_NONE)
         scio_rng_shuffle_i64(plan->options.seed,
-                             scio_rng_stream(plan->options.epoch, SCIO_PURPOSE_DEAL, 0), order,
+                             scio_rng_stream(deal_epoch(plan), SCIO_PURPOSE_DEAL, 0), order,
                              runs.n_runs);
     const size_t n_ranges = cut_ranges(&runs, order, lo, hi, ranges);
     for (size_t i = 0; i < n_ranges; i++)

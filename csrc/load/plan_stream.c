@@ -127,12 +127,10 @@ permutation_nbytes(const scio_plan *plan, int64_t n_cells)
 
 /* Windows grow from an eighth of the full length, so that the first batch comes early. */
 static uint64_t
-window_limit(const scio_plan *plan, size_t i_window, uint64_t target, uint64_t mean)
+window_limit(size_t i_window, uint64_t target, uint64_t mean)
 {
     uint64_t limit = i_window < 3 ? target >> (3 - i_window) : target;
 
-    if (plan->options.shuffle == SCIO_SHUFFLE_EXACT)
-        return UINT64_MAX;
     if (limit < mean * MIN_BLOCKS_OF_A_WINDOW)
         limit = mean * MIN_BLOCKS_OF_A_WINDOW;
     return limit < target ? limit : target;
@@ -156,7 +154,7 @@ cut_windows(scio_plan *plan, uint64_t target, uint64_t mean, const int64_t *orde
     for (size_t i = 0; i < plan->n_order; i++) {
         const int64_t n_cells = order_pos[i] - window.pos0;
         const uint64_t more = held_nbytes(plan, i, order_pos);
-        const uint64_t limit = window_limit(plan, plan->n_windows, target, mean);
+        const uint64_t limit = window_limit(plan->n_windows, target, mean);
         if (n_cells >= size && more > (nbytes < limit ? limit - nbytes : 0)) {
             window.pos1 = window.pos0 + n_cells / size * size;
             window.order1 = i;
@@ -255,14 +253,20 @@ measure_memory(scio_plan *plan, int64_t *ring, int64_t *aside)
 uint64_t
 scio_plan_nbytes(const scio_plan *plan)
 {
+    const uint64_t n_tracks = plan->n_tracks;
     uint64_t nbytes = sizeof *plan + plan->n_sources * sizeof *plan->sources +
-                      2 * (plan->n_sources + 1) * sizeof(int64_t);
+                      2 * (plan->n_sources + 1) * sizeof(int64_t) +
+                      n_tracks * (plan->n_sources * sizeof *plan->tracks + sizeof *plan->extents);
 
     if (plan->sel != NULL)
-        nbytes += (2 * (uint64_t)plan->n_sel + 1) * sizeof(int64_t);
+        nbytes += ((uint64_t)plan->n_sel + n_tracks) * sizeof(int64_t);
+    for (size_t t = 0; plan->sel != NULL && t < n_tracks; t++)
+        if (plan->sel_items[t] != NULL)
+            nbytes += ((uint64_t)plan->n_sel + 1) * sizeof(int64_t);
     nbytes +=
         plan->n_blocks * (sizeof *plan->blocks + sizeof *plan->order + 2 * sizeof *plan->pieces +
-                          3 * sizeof(uint32_t) + SCIO_PLAN_STATE_NBYTES);
+                          3 * sizeof(uint32_t) + SCIO_PLAN_BLOCK_STATE_NBYTES +
+                          n_tracks * (sizeof *plan->units + SCIO_PLAN_TRACK_STATE_NBYTES));
     return nbytes + (plan->n_order + 1) * sizeof *plan->windows;
 }
 
@@ -320,17 +324,19 @@ static scio_status
 lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t budget,
            uint64_t *least_out, scio_error *err)
 {
-    scio_plan_cuts cuts = {NULL, 0, 0};
+    scio_plan_cuts cuts = {NULL, NULL, 0, 0};
     fit_scratch scratch = {NULL, NULL, NULL};
     scio_status status;
 
     status = scio_plan_cut(plan, block_nbytes, &cuts, err);
     if (status != SCIO_OK) {
-        scio_mem_free(cuts.blocks);
+        scio_plan_cuts_clear(&cuts);
         return status;
     }
     scio_mem_free(plan->blocks);
+    scio_mem_free(plan->units);
     plan->blocks = cuts.blocks;
+    plan->units = cuts.units;
     plan->n_blocks = cuts.n_blocks;
     status = order_blocks(plan, err);
     if (status == SCIO_OK)
@@ -365,13 +371,38 @@ lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t bud
 static uint64_t
 window_target(const scio_plan *plan, uint64_t budget)
 {
+    const uint64_t most = plan->options.most_window_nbytes;
     uint64_t total = 0;
 
     for (size_t i = 0; i < plan->n_sources; i++)
-        total +=
-            scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1], NULL);
+        total += scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1]);
     total = total / 16 > FULL_WINDOW_NBYTES ? total / 16 : FULL_WINDOW_NBYTES;
+    if (most > 0 && total > most)
+        total = most;
     return total < budget / 2 ? total : budget / 2;
+}
+
+/* One permutation of all cells, which lie elsewhere: one window, one piece, no blocks. */
+static scio_status
+lay_exact(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error *err)
+{
+    scio_mem_free(plan->pieces);
+    scio_mem_free(plan->windows);
+    plan->pieces = NULL;
+    plan->windows = NULL;
+    plan->n_pieces = plan->n_windows = plan->n_stream > 0 ? 1 : 0;
+    SCIO_TRY(scio_mem_zalloc(plan->n_pieces + 1, sizeof *plan->pieces, &plan->pieces, err));
+    SCIO_TRY(scio_mem_zalloc(plan->n_windows, sizeof *plan->windows, &plan->windows, err));
+    plan->pieces[plan->n_pieces].pos = plan->n_stream;
+    if (plan->n_windows > 0)
+        plan->windows[0].pos1 = plan->n_stream;
+    plan->ring_nbytes = 0;
+    plan->aside_nbytes = permutation_nbytes(plan, plan->n_stream);
+    *least_out = scio_plan_needed(plan);
+    if (*least_out > budget)
+        return scio_fail(err, SCIO_EINVAL, "the permutation needs %llu bytes",
+                         (unsigned long long)*least_out);
+    return SCIO_OK;
 }
 
 scio_status
@@ -384,10 +415,12 @@ scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error 
     size_t n_lengths = sizeof lengths / sizeof *lengths;
     uint64_t least = UINT64_MAX;
 
+    if (plan->options.shuffle == SCIO_SHUFFLE_EXACT)
+        return lay_exact(plan, budget, least_out, err);
     lengths[0] = lengths[0] < (UINT64_C(1) << 16) ? UINT64_C(1) << 16 : lengths[0];
     lengths[0] = lengths[0] > (UINT64_C(1) << 20) ? UINT64_C(1) << 20 : lengths[0];
-    if (plan->options.block_nbytes != 0 || plan->options.shuffle == SCIO_SHUFFLE_EXACT) {
-        lengths[0] = plan->options.block_nbytes != 0 ? plan->options.block_nbytes : 1 << 20;
+    if (plan->options.block_nbytes != 0) {
+        lengths[0] = plan->options.block_nbytes;
         n_lengths = 1;
     }
     for (size_t i = 0; i < n_lengths; i++) {

@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(scio_store_block) <= SCIO_PLAN_STATE_NBYTES - 64, "counted in the plan");
+_Static_assert(sizeof(scio_store_block) <= SCIO_PLAN_BLOCK_STATE_NBYTES - 64,
+               "counted in the plan");
+_Static_assert(sizeof(scio_store_part) + 2 * sizeof(scio_store_job) <= SCIO_PLAN_TRACK_STATE_NBYTES,
+               "counted in the plan");
 
 scio_dtype
 scio_store_index_dtype(const scio_matrix *matrix)
@@ -29,7 +32,8 @@ is_zone_used(const scio_store *store, size_t i_block)
 }
 
 /* Which blocks are decoded, and how far.  In a resumed epoch some blocks of a zone may belong to
- * windows that are over; then the other one decodes the few units of the zone too. */
+ * windows that are over; then the other one decodes the few units of the zone too.  No unit is
+ * decoded for two zones: a block between two of them decodes its part of both. */
 static void
 choose_live(scio_store *store)
 {
@@ -43,14 +47,17 @@ choose_live(scio_store *store)
         store->blocks[b].has_interior = last != SCIO_PLAN_NEVER && last >= store->first_window;
         store->blocks[b].is_live = i >= first_new || store->blocks[b].has_interior;
     }
+    for (size_t b = 1; b < plan->n_blocks; b++)
+        if (is_zone_used(store, b - 1) && is_zone_used(store, b))
+            store->blocks[b].is_live = true;
+    for (size_t b = 0; b < plan->n_blocks; b++)
+        if (is_zone_used(store, b) && !store->blocks[b].is_live && !store->blocks[b + 1].is_live)
+            store->blocks[b].is_live = true;
     for (size_t b = 0; b < plan->n_blocks; b++) {
         if (!is_zone_used(store, b))
             continue;
-        scio_store_block *const left = &store->blocks[b], *const right = left + 1;
-        if (!left->is_live && !right->is_live)
-            left->is_live = true;
-        left->covers_right = !right->is_live;
-        right->covers_left = !left->is_live;
+        store->blocks[b].covers_right = !store->blocks[b + 1].is_live;
+        store->blocks[b + 1].covers_left = !store->blocks[b].is_live;
     }
 }
 
@@ -65,7 +72,15 @@ scio_store_init(scio_store *store, const scio_plan *plan, scio_matrix *const *ma
     store->cancel = cancel;
     store->is_skip_errors = is_skip_errors;
     store->first_window = first_window;
+    /* n_blocks * n_tracks items are there already: the units of the plan */
+    const size_t n_parts = plan->n_blocks * plan->n_tracks;
+    SCIO_TRY(scio_mem_zalloc(n_parts, sizeof *store->parts, &store->parts, err));
+    SCIO_TRY(scio_mem_zalloc(n_parts, 2 * sizeof *store->jobs, &store->jobs, err));
     SCIO_TRY(scio_mem_zalloc(plan->n_blocks, sizeof *store->blocks, &store->blocks, err));
+    for (size_t b = 0; b < plan->n_blocks; b++) {
+        store->blocks[b].parts = store->parts + b * plan->n_tracks;
+        store->blocks[b].jobs = store->jobs + 2 * b * plan->n_tracks;
+    }
     choose_live(store);
     return SCIO_OK;
 }
@@ -76,11 +91,16 @@ scio_store_clear(scio_store *store)
     if (store->blocks != NULL)
         for (size_t i = 0; i < store->plan->n_blocks; i++) {
             scio_mem_free(store->blocks[i].zone);
-            scio_mem_free(store->blocks[i].broken[0]);
-            scio_mem_free(store->blocks[i].broken[1]);
             scio_mem_free(store->blocks[i].failure);
         }
+    if (store->parts != NULL)
+        for (size_t i = 0; i < store->plan->n_blocks * store->plan->n_tracks; i++) {
+            scio_mem_free(store->parts[i].broken[0]);
+            scio_mem_free(store->parts[i].broken[1]);
+        }
     scio_mem_free(store->blocks);
+    scio_mem_free(store->parts);
+    scio_mem_free(store->jobs);
     scio_buf_release(store->ring);
     memset(store, 0, sizeof *store);
 }
@@ -99,10 +119,14 @@ scio_store_n_jobs(const scio_store *store, size_t i_block)
 {
     const scio_plan_source *const source =
         &store->plan->sources[store->plan->blocks[i_block].i_source];
+    unsigned n_jobs = 0;
 
-    if (!store->blocks[i_block].is_live || !source->is_in_file)
+    if (!store->blocks[i_block].is_live)
         return 0;
-    return source->indptr != NULL ? 2 : 1;
+    for (size_t t = 0; t < source->n_tracks; t++)
+        if (source->tracks[t].is_in_file)
+            n_jobs += source->tracks[t].indptr != NULL ? 2 : 1;
+    return n_jobs;
 }
 
 /* First in, first out: blocks are opened in the order and closed in it, so the free room is one
@@ -172,12 +196,13 @@ scio_store_open(scio_store *store, size_t i_block, scio_error *err)
         return SCIO_OK;
     if (store->ring == NULL)
         SCIO_TRY(scio_buf_new((size_t)plan->ring_nbytes, &store->ring, err));
-    const size_t nbytes = block->has_interior
-                              ? scio_plan_store_nbytes(plan, planned->i_source, planned->sel0,
-                                                       planned->sel1, &block->data_offset)
-                              : 0;
-    const scio_matrix *const matrix = store->matrices[planned->i_source];
-    block->value_dtype = matrix->data_dtype;
+    for (size_t t = 0; t < plan->n_tracks; t++) {
+        const scio_matrix *const matrix = store->matrices[planned->i_source * plan->n_tracks + t];
+        block->parts[t].value_dtype = matrix->data_dtype;
+        block->parts[t].place =
+            scio_plan_store_place(plan, planned->i_source, t, planned->sel0, planned->sel1);
+    }
+    const size_t nbytes = block->has_interior ? scio_plan_block_nbytes(plan, i_block) : 0;
     if (nbytes > 0)
         SCIO_BUG_IF(!ring_take(store, nbytes, &block->memory), err);
     if (left_of(store, i_block) != NULL)
@@ -240,16 +265,16 @@ memory_row(const scio_matrix *matrix, int64_t row, scio_row *out)
 }
 
 void
-scio_store_row(const scio_store *store, const scio_plan_entry *entry, scio_row *row)
+scio_store_row(const scio_store *store, const scio_plan_entry *entry, size_t i_track, scio_row *row)
 {
     const scio_plan *const plan = store->plan;
     const scio_plan_block *const planned = &plan->blocks[entry->i_block];
     const scio_store_block *const block = &store->blocks[entry->i_block];
     const size_t s = planned->i_source;
-    const scio_matrix *const matrix = store->matrices[s];
+    const scio_matrix *const matrix = store->matrices[s * plan->n_tracks + i_track];
     int64_t sel0 = planned->sel0, sel1 = planned->sel1;
     const char *memory;
-    size_t data_offset;
+    scio_plan_place place;
 
     memset(row, 0, sizeof *row);
     row->cell = scio_plan_cell(plan, entry->i_sel);
@@ -259,21 +284,21 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, scio_row *
     }
     if (entry->is_zone) {
         (void)scio_plan_zone(plan, entry->i_block, &sel0, &sel1);
-        (void)scio_plan_store_nbytes(plan, s, sel0, sel1, &data_offset);
+        place = scio_plan_store_place(plan, s, i_track, sel0, sel1);
         memory = block->zone;
         row->value_dtype = matrix->data_dtype;
     } else { /* the interior may be gone already when a zone is used, so it is not looked at there
               */
+        place = block->parts[i_track].place;
         memory = block->memory;
-        data_offset = block->data_offset;
-        row->value_dtype = block->value_dtype;
+        row->value_dtype = block->parts[i_track].value_dtype;
     }
-    const size_t first = (size_t)scio_plan_items(plan, s, sel0, entry->i_sel);
-    row->n_items = (size_t)scio_plan_items(plan, s, entry->i_sel, entry->i_sel + 1);
-    row->values = memory + data_offset + first * scio_dtype_itemsize(row->value_dtype);
+    const size_t first = (size_t)scio_plan_items(plan, s, i_track, sel0, entry->i_sel);
+    row->n_items = (size_t)scio_plan_items(plan, s, i_track, entry->i_sel, entry->i_sel + 1);
+    row->values = memory + place.data_offset + first * scio_dtype_itemsize(row->value_dtype);
     if (matrix->kind == SCIO_MATRIX_CSR) {
         row->index_dtype = scio_store_index_dtype(matrix);
-        row->indices = memory + first * scio_dtype_itemsize(row->index_dtype);
+        row->indices = memory + place.index_offset + first * scio_dtype_itemsize(row->index_dtype);
     }
 }
 
@@ -290,11 +315,11 @@ scio_store_failure(const scio_store *store, const scio_plan_entry *entry)
 }
 
 static bool
-touches(const scio_store_block *block, int64_t begin, int64_t end)
+touches(const scio_store_part *part, int64_t begin, int64_t end)
 {
     for (unsigned which = 0; which < 2; which++)
-        for (size_t i = 0; i < block->n_broken[which]; i++)
-            if (block->broken[which][i].begin < end && block->broken[which][i].end > begin)
+        for (size_t i = 0; i < part->n_broken[which]; i++)
+            if (part->broken[which][i].begin < end && part->broken[which][i].end > begin)
                 return true;
     return false;
 }
@@ -306,9 +331,14 @@ scio_store_is_broken(const scio_store *store, const scio_plan_entry *entry)
     const scio_store_block *const block = &store->blocks[entry->i_block];
     const size_t s = plan->blocks[entry->i_block].i_source;
     const int64_t row = scio_plan_cell(plan, entry->i_sel) - plan->first_cells[s];
-    const int64_t *const indptr = plan->sources[s].indptr;
-    const int64_t begin = indptr != NULL ? indptr[row] : row;
-    const int64_t end = indptr != NULL ? indptr[row + 1] : row + 1;
 
-    return touches(block, begin, end) || (entry->is_zone && touches(block + 1, begin, end));
+    for (size_t t = 0; t < plan->n_tracks; t++) {
+        const int64_t *const indptr = plan->sources[s].tracks[t].indptr;
+        const int64_t begin = indptr != NULL ? indptr[row] : row;
+        const int64_t end = indptr != NULL ? indptr[row + 1] : row + 1;
+        if (touches(&block->parts[t], begin, end) ||
+            (entry->is_zone && touches(&block[1].parts[t], begin, end)))
+            return true;
+    }
+    return false;
 }

@@ -22,11 +22,11 @@ typedef struct target {
 typedef struct decode_context {
     const scio_store *store;
     const scio_plan *plan;
-    size_t i_source;
+    size_t i_source, i_track;
     const scio_matrix *matrix;
     scio_h5_dataset *dataset;
-    unsigned which;
-    scio_store_block *block;
+    unsigned which; /* array of the track: 0 data, 1 indices */
+    scio_store_part *part;
     target targets[3];
     size_t n_targets;
     uint64_t i_next; /* unit after the last one visited */
@@ -45,7 +45,7 @@ is_dense(const decode_context *decode)
 static const int64_t *
 indptr_of(const decode_context *decode)
 {
-    return decode->plan->sources[decode->i_source].indptr;
+    return decode->plan->sources[decode->i_source].tracks[decode->i_track].indptr;
 }
 
 static int64_t
@@ -99,14 +99,31 @@ is_unit_needed(const decode_context *decode, uint64_t i_unit)
 }
 
 static void
-add_target(decode_context *decode, int64_t sel0, int64_t sel1, char *memory, size_t data_offset,
+add_target(decode_context *decode, int64_t sel0, int64_t sel1, char *memory, scio_plan_place place,
            bool is_interior)
 {
+    const size_t offset = decode->which == 1 ? place.index_offset : place.data_offset;
+
     if (sel0 >= sel1)
         return;
-    decode->targets[decode->n_targets++] = (target){
-        sel0, sel1, memory == NULL || decode->which == 1 ? memory : memory + data_offset,
-        is_interior, scio_narrow_values_make(&decode->type, is_interior && !is_dense(decode))};
+    decode->targets[decode->n_targets++] =
+        (target){sel0, sel1, memory == NULL ? NULL : memory + offset, is_interior,
+                 scio_narrow_values_make(&decode->type, is_interior && !is_dense(decode))};
+}
+
+/* The units that hold the selected rows [sel0, sel1) of the array. */
+static void
+units_of_rows(const decode_context *decode, int64_t sel0, int64_t sel1, uint64_t *begin_out,
+              uint64_t *end_out)
+{
+    const int64_t *const indptr = indptr_of(decode);
+    const uint64_t unit = decode->dataset->unit_dims[0];
+    const int64_t row0 = row_of(decode, sel0), row1 = row_of(decode, sel1 - 1) + 1;
+    const uint64_t begin = (uint64_t)(indptr != NULL ? indptr[row0] : row0);
+    const uint64_t end = (uint64_t)(indptr != NULL ? indptr[row1] : row1);
+
+    *begin_out = begin / unit;
+    *end_out = end / unit + (end % unit != 0 ? 1 : 0);
 }
 
 /* Adds the zone behind block `i` and widens the units to it when its other block is not decoded. */
@@ -114,48 +131,62 @@ static void
 add_zone(decode_context *decode, size_t i, bool covers, uint64_t *begin, uint64_t *end)
 {
     const scio_plan *const plan = decode->plan;
-    const int64_t *const indptr = indptr_of(decode);
-    const uint64_t unit = decode->dataset->unit_dims[0];
     int64_t sel0, sel1;
-    size_t data_offset;
+    uint64_t first, last;
 
-    if (indptr == NULL || plan->zone_last[i] == SCIO_PLAN_NEVER ||
-        plan->zone_last[i] < decode->store->first_window || !scio_plan_zone(plan, i, &sel0, &sel1))
+    if (plan->zone_last[i] == SCIO_PLAN_NEVER || plan->zone_last[i] < decode->store->first_window ||
+        !scio_plan_zone(plan, i, &sel0, &sel1))
         return;
-    (void)scio_plan_store_nbytes(plan, decode->i_source, sel0, sel1, &data_offset);
-    add_target(decode, sel0, sel1, decode->store->blocks[i].zone, data_offset, false);
+    add_target(decode, sel0, sel1, decode->store->blocks[i].zone,
+               scio_plan_store_place(plan, decode->i_source, decode->i_track, sel0, sel1), false);
     if (!covers)
         return;
-    const uint64_t first = (uint64_t)indptr[row_of(decode, sel0)] / unit;
-    const uint64_t last = ((uint64_t)indptr[row_of(decode, sel1 - 1) + 1] + unit - 1) / unit;
+    units_of_rows(decode, sel0, sel1, &first, &last);
     *begin = first < *begin ? first : *begin;
     *end = last > *end ? last : *end;
 }
 
-/* The context of one array of a block and its units [*begin_out, *end_out) (dense: bands). */
+/* Which array of which track a job of the source is. */
+static void
+find_array(const scio_plan_source *source, unsigned i_job, size_t *i_track_out, unsigned *which_out)
+{
+    size_t t = 0;
+
+    for (;; t++) {
+        const scio_plan_track *const track = &source->tracks[t];
+        const unsigned n_arrays = !track->is_in_file ? 0 : track->indptr != NULL ? 2 : 1;
+        if (i_job < n_arrays)
+            break;
+        i_job -= n_arrays;
+    }
+    *i_track_out = t;
+    *which_out = i_job;
+}
+
+/* The context of one job of a block and its units [*begin_out, *end_out) (dense: bands). */
 static decode_context
-make_context(const scio_store *store, size_t i_block, unsigned which, uint64_t *begin_out,
+make_context(const scio_store *store, size_t i_block, unsigned i_job, uint64_t *begin_out,
              uint64_t *end_out)
 {
     const scio_plan *const plan = store->plan;
     const scio_plan_block *const planned = &plan->blocks[i_block];
     scio_store_block *const block = &store->blocks[i_block];
-    decode_context decode = {.store = store,
-                             .plan = plan,
-                             .i_source = planned->i_source,
-                             .matrix = store->matrices[planned->i_source],
-                             .which = which,
-                             .block = block};
+    decode_context decode = {.store = store, .plan = plan, .i_source = planned->i_source};
 
-    decode.dataset = which == 0 ? decode.matrix->data_dataset : decode.matrix->indices_dataset;
+    find_array(&plan->sources[planned->i_source], i_job, &decode.i_track, &decode.which);
+    decode.matrix = store->matrices[planned->i_source * plan->n_tracks + decode.i_track];
+    decode.part = &block->parts[decode.i_track];
+    decode.dataset =
+        decode.which == 0 ? decode.matrix->data_dataset : decode.matrix->indices_dataset;
     decode.type = (scio_item_type){decode.dataset->type->dtype, decode.dataset->type->itemsize,
                                    decode.dataset->type->is_big_endian};
-    *begin_out = which == 0 ? planned->data0 : planned->index0;
-    *end_out = which == 0 ? planned->data1 : planned->index1;
+    const scio_plan_units *const units = scio_plan_units_of(plan, i_block, decode.i_track);
+    *begin_out = decode.which == 0 ? units->data0 : units->index0;
+    *end_out = decode.which == 0 ? units->data1 : units->index1;
     if (i_block > 0 && !plan->blocks[i_block - 1].is_last_of_source)
         add_zone(&decode, i_block - 1, block->covers_left, begin_out, end_out);
     if (block->has_interior)
-        add_target(&decode, planned->sel0, planned->sel1, block->memory, block->data_offset, true);
+        add_target(&decode, planned->sel0, planned->sel1, block->memory, decode.part->place, true);
     if (!planned->is_last_of_source)
         add_zone(&decode, i_block, block->covers_right, begin_out, end_out);
     return decode;
@@ -202,7 +233,8 @@ put_target(const decode_context *decode, target *t, const char *src, int64_t beg
         if (from < to)
             SCIO_TRY(put_run(
                 decode, t, src + (size_t)(from - begin) * itemsize, (size_t)(to - from), from,
-                (size_t)(scio_plan_items(plan, decode->i_source, t->sel0, j) + (from - run_begin)),
+                (size_t)(scio_plan_items(plan, decode->i_source, decode->i_track, t->sel0, j) +
+                         (from - run_begin)),
                 err));
         j = k;
     }
@@ -275,14 +307,14 @@ is_skippable(scio_status status)
 static scio_status
 mark_broken(decode_context *decode, uint64_t i_unit, scio_error *err)
 {
-    scio_store_block *const block = decode->block;
+    scio_store_part *const part = decode->part;
     const unsigned which = decode->which;
     const uint64_t unit = decode->dataset->unit_dims[0];
     const uint64_t band = indptr_of(decode) == NULL ? i_unit / decode->dataset->grid[1] : i_unit;
 
-    SCIO_TRY(scio_mem_realloc(&block->broken[which], block->n_broken[which] + 1,
+    SCIO_TRY(scio_mem_realloc(&part->broken[which], part->n_broken[which] + 1,
                               sizeof(scio_item_range), err));
-    block->broken[which][block->n_broken[which]++] =
+    part->broken[which][part->n_broken[which]++] =
         (scio_item_range){(int64_t)(band * unit), (int64_t)((band + 1) * unit)};
     return SCIO_OK;
 }
@@ -402,9 +434,9 @@ scio_store_decode(scio_store *store, size_t i_block, unsigned which, scio_h5_scr
         for (const uint64_t i_end = i + n_units; i < i_end; i++)
             count_out->nbytes += (int64_t)units[i].nbytes;
     }
-    for (size_t i = 0; which == 0 && i < decode.n_targets; i++)
+    for (size_t i = 0; decode.which == 0 && i < decode.n_targets; i++)
         if (decode.targets[i].is_interior)
-            decode.block->value_dtype = decode.targets[i].values.now;
+            decode.part->value_dtype = decode.targets[i].values.now;
     return status;
 }
 
