@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 enum {
@@ -110,7 +111,10 @@ find_some_resident(finding *f, int64_t first, size_t n_cells, scio_error *err)
         else if (state == SCIO_COMPACT_BROKEN)
             f->batch->n_skipped += entries[i].is_padding ? 0 : 1;
         else
-            return scio_fail(err, SCIO_EBUG, "a cell of a resident epoch is not resident");
+            return scio_fail(err, SCIO_EINVAL,
+                             "cell %" PRId64 " is not resident: an exact plan takes its rows from "
+                             "memory, a complete compact store or a mapped file",
+                             cells[i]);
     }
     return SCIO_OK;
 }

@@ -122,8 +122,7 @@ run_prepare(scio_job *job, size_t slot)
     scio_loader_window *const window = (scio_loader_window *)(void *)job;
     scio_loader *const loader = window->loader;
     const size_t i_window = (size_t)(window - loader->windows);
-    const scio_plan_window *const planned = &loader->plan->windows[i_window];
-    const size_t n_cells = (size_t)(planned->pos1 - planned->pos0);
+    const size_t n_cells = (size_t)scio_plan_permuted(loader->plan, i_window);
     scio_error failure = SCIO_ERROR_INIT;
     int64_t *perm = NULL;
     scio_status status;
@@ -240,11 +239,11 @@ end_windows_locked(scio_loader *loader)
 
     while (loader->oldest_window < loader->next_window) {
         scio_loader_window *const window = &loader->windows[loader->oldest_window];
-        const scio_plan_window *const planned = &plan->windows[loader->oldest_window];
         if (!window->is_ready || window->n_batches_left > 0)
             return;
         if (window->perm != NULL)
-            loader->perm_nbytes -= (uint64_t)(planned->pos1 - planned->pos0) * sizeof(int64_t);
+            loader->perm_nbytes -=
+                (uint64_t)scio_plan_permuted(plan, loader->oldest_window) * sizeof(int64_t);
         scio_mem_free(window->perm);
         window->perm = NULL;
         if (!loader->is_resident)

@@ -160,11 +160,9 @@ keep_resident(scio_loader *loader, scio_error *err)
 
     for (size_t i = 0; i < loader->n_matrices; i++)
         is_all_in_memory = is_all_in_memory && scio_loader_is_in_memory(loader, i);
-    loader->is_resident =
-        options->resident != NULL || options->mapped != NULL || is_all_in_memory;
-    if (options->shuffle == SCIO_SHUFFLE_EXACT && !loader->is_resident)
-        return scio_fail(err, SCIO_EINVAL,
-                         "an exact shuffle takes cells from a compact store or a mapped file");
+    /* an exact plan may be made, to be looked at, before its rows are resident */
+    loader->is_resident = options->resident != NULL || options->mapped != NULL ||
+                          is_all_in_memory || options->shuffle == SCIO_SHUFFLE_EXACT;
     if (options->mapped != NULL)
         return keep_mapped(loader, err);
     if (options->resident == NULL)

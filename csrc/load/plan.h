@@ -185,7 +185,10 @@ typedef struct scio_plan_entry {
     bool is_zone, is_padding;
 } scio_plan_entry;
 
-/* The permutation of window w, perm[pos1 - pos0], places relative to pos0. */
+/* How many places the permutation of a window has: its cells, and for EXACT also those that
+ * drop_last leaves out, or it would leave out the same ones in every epoch. */
+int64_t scio_plan_permuted(const scio_plan *plan, size_t i_window);
+/* The permutation of window w, perm[scio_plan_permuted], places relative to pos0. */
 void scio_plan_permute(const scio_plan *plan, size_t i_window, int64_t *perm);
 scio_plan_entry scio_plan_at(const scio_plan *plan, size_t i_window, int64_t pos);
 /* The window that holds a place of the stream. */

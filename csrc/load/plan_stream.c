@@ -397,7 +397,8 @@ lay_exact(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error *err
     if (plan->n_windows > 0)
         plan->windows[0].pos1 = plan->n_stream;
     plan->ring_nbytes = 0;
-    plan->aside_nbytes = permutation_nbytes(plan, plan->n_stream);
+    plan->aside_nbytes =
+        plan->n_windows > 0 ? permutation_nbytes(plan, scio_plan_permuted(plan, 0)) : 0;
     *least_out = scio_plan_needed(plan);
     if (*least_out > budget)
         return scio_fail(err, SCIO_EINVAL, "the permutation needs %llu bytes",
@@ -440,11 +441,20 @@ scio_plan_lay(scio_plan *plan, uint64_t budget, uint64_t *least_out, scio_error 
 
 /* ---- questions ---- */
 
-void
-scio_plan_permute(const scio_plan *plan, size_t i_window, int64_t *perm)
+int64_t
+scio_plan_permuted(const scio_plan *plan, size_t i_window)
 {
     const scio_plan_window *const window = &plan->windows[i_window];
     const int64_t n_cells = window->pos1 - window->pos0;
+
+    return plan->options.shuffle == SCIO_SHUFFLE_EXACT && n_cells < plan->n_real ? plan->n_real
+                                                                                 : n_cells;
+}
+
+void
+scio_plan_permute(const scio_plan *plan, size_t i_window, int64_t *perm)
+{
+    const int64_t n_cells = scio_plan_permuted(plan, i_window);
 
     for (int64_t i = 0; i < n_cells; i++)
         perm[i] = i;
