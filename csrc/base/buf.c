@@ -7,6 +7,7 @@
 #include "base/stats.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -73,23 +74,41 @@ release_block(void *context, void *data, size_t nbytes)
 }
 
 static void
+free_capacity(void *block, size_t capacity)
+{
+    if (capacity >= MAPPED_MIN_NBYTES)
+        release_mapped(NULL, block, capacity);
+    else
+        release_block(NULL, block, capacity);
+}
+
+static void
+free_what_waits_too_much(void)
+{
+    size_t capacity = 0;
+    void *block;
+
+    while ((block = scio_recycle_evict(&capacity)) != NULL)
+        free_capacity(block, capacity);
+}
+
+static void
 release_recycled(void *context, void *data, size_t nbytes)
 {
     const size_t capacity = scio_recycle_capacity(nbytes);
 
-    if (scio_recycle_give(data, capacity))
-        return;
-    if (capacity >= MAPPED_MIN_NBYTES)
-        release_mapped(context, data, capacity);
-    else
-        release_block(context, data, capacity);
+    (void)context;
+    if (!scio_recycle_give(data, capacity))
+        free_capacity(data, capacity);
+    free_what_waits_too_much();
 }
 
 /* A block that went round once, or a new one of the size that will. */
 static scio_status
-take_block(size_t nbytes, void **out, scio_buf_release_fn *release_out, scio_error *err)
+take_block(size_t nbytes, bool is_batch, void **out, scio_buf_release_fn *release_out,
+           scio_error *err)
 {
-    const bool is_recycled = scio_recycle_is_for(nbytes);
+    const bool is_recycled = scio_recycle_is_for(nbytes, is_batch);
     const size_t capacity = is_recycled ? scio_recycle_capacity(nbytes) : nbytes;
     const bool is_mapped = capacity >= MAPPED_MIN_NBYTES;
 
@@ -100,19 +119,44 @@ take_block(size_t nbytes, void **out, scio_buf_release_fn *release_out, scio_err
     return is_mapped ? map_aligned(capacity, out, err) : scio_mem_alloc(capacity, 1, out, err);
 }
 
-scio_status
-scio_buf_new(size_t nbytes, scio_buf **out, scio_error *err)
+static scio_status
+buf_new(size_t nbytes, bool is_batch, scio_buf **out, scio_error *err)
 {
     scio_buf_release_fn release = NULL;
     void *data = NULL;
     scio_status status;
 
     *out = NULL;
-    SCIO_TRY(take_block(nbytes, &data, &release, err));
+    SCIO_TRY(take_block(nbytes, is_batch, &data, &release, err));
     status = scio_buf_wrap(data, nbytes, release, NULL, out, err);
     if (status != SCIO_OK)
         release(NULL, data, nbytes);
     return status;
+}
+
+scio_status
+scio_buf_new(size_t nbytes, scio_buf **out, scio_error *err)
+{
+    return buf_new(nbytes, false, out, err);
+}
+
+scio_status
+scio_buf_new_batch(size_t nbytes, scio_buf **out, scio_error *err)
+{
+    return buf_new(nbytes, true, out, err);
+}
+
+void
+scio_buf_reserve(size_t nbytes)
+{
+    scio_recycle_reserve(nbytes);
+}
+
+void
+scio_buf_unreserve(size_t nbytes)
+{
+    scio_recycle_unreserve(nbytes);
+    free_what_waits_too_much();
 }
 
 scio_status

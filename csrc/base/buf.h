@@ -16,6 +16,14 @@ typedef void (*scio_buf_release_fn)(void *context, void *data, size_t nbytes);
  * mapping aligned to 2 MiB and advised for huge pages, because the first touch of 4 KiB pages costs
  * as much as decoding.  `*out` holds one reference. */
 SCIO_MUST_CHECK scio_status scio_buf_new(size_t nbytes, scio_buf **out, scio_error *err);
+/* The same for buffers that are made again and again at about one size: memory of any size waits
+ * for the next one when the last reference goes (base/recycle), as far as what is reserved allows.
+ */
+SCIO_MUST_CHECK scio_status scio_buf_new_batch(size_t nbytes, scio_buf **out, scio_error *err);
+/* Lets nbytes more of released memory wait, for as long as batches of that size are made;
+ * unreserve with the same number ends it and frees what is too much then. */
+void scio_buf_reserve(size_t nbytes);
+void scio_buf_unreserve(size_t nbytes);
 /* Wraps memory of somebody else; `release` may be NULL. */
 SCIO_MUST_CHECK scio_status scio_buf_wrap(void *data, size_t nbytes, scio_buf_release_fn release,
                                           void *context, scio_buf **out, scio_error *err);

@@ -3,9 +3,14 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static const char *const level_names[] = {
     [SCIO_CPU_BASE] = "base", [SCIO_CPU_AVX2] = "avx2", [SCIO_CPU_AVX512] = "avx512"};
@@ -16,13 +21,24 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static scio_cpu_level level_in_force = SCIO_CPU_BASE;
 static char unknown_name[32]; /* SCIO_CPU when it is wrong, cut; else empty */
 
+#if defined(__x86_64__)
+/* By hand, since not every compiler's __builtin_cpu_supports knows it.  Its registers are AVX's. */
+static bool
+has_f16c(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 /* AVX512 asks for what x86-64-v4 has of it: every server CPU that has one of the four has all. */
 static scio_cpu_level
 offered_level(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2"))
+    if (!__builtin_cpu_supports("avx2") || !has_f16c())
         return SCIO_CPU_BASE;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))

@@ -1,7 +1,8 @@
-/* The vector operations of compact_template.h, by hand: compilers do not make them of loops. */
+/* The vector operations of compact_template.h and f16_template.h, by hand: compilers do not make
+ * them of loops. */
 #include <immintrin.h>
 
-#define AVX2 __attribute__((target("avx2")))
+#define AVX2 __attribute__((target("avx2,f16c")))
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 
 /* --- AVX2: 8 lanes; a table tells which lanes come to the front for each mask --- */
@@ -93,6 +94,13 @@ store_mapped_avx2(__m256i ids, const float *values, int32_t *ids_out, float *val
     return (size_t)__builtin_popcount(keep);
 }
 
+AVX2 static inline void
+store_halves_avx2(const float *values, uint16_t *out)
+{
+    _mm_storeu_si128((__m128i *)(void *)out,
+                     _mm256_cvtps_ph(_mm256_loadu_ps(values), _MM_FROUND_TO_NEAREST_INT));
+}
+
 /* --- AVX-512: 16 lanes; compressed in a register and stored whole, since the form that stores part
  * of a vector is slow on some CPUs --- */
 
@@ -152,4 +160,11 @@ store_mapped_avx512(__m512i ids, const float *values, int32_t *ids_out, float *v
     }
     store_moved_avx512(ids, x, keep, ids_out, values_out);
     return (size_t)__builtin_popcount(keep);
+}
+
+AVX512 static inline void
+store_halves_avx512(const float *values, uint16_t *out)
+{
+    _mm256_storeu_si256((__m256i *)(void *)out,
+                        _mm512_cvtps_ph(_mm512_loadu_ps(values), _MM_FROUND_TO_NEAREST_INT));
 }

@@ -45,7 +45,7 @@ enum { KERNEL_BLOCK = 1024 };
 
 /* Every x86 server since 2013 and desktop since 2015: loops run over 8 floats at a time. */
 #define KERNEL_NAME(x) x##_avx2
-#define KERNEL_TARGET __attribute__((target("avx2")))
+#define KERNEL_TARGET __attribute__((target("avx2,f16c")))
 #define KERNEL_LANES 8
 #define KERNEL_ALL_LANES 0xFFu
 #include "kernels/kernels_template.h"

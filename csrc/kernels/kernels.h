@@ -26,6 +26,13 @@ typedef struct scio_kernels_table {
     /* uint8 and uint16 to float32. */
     void (*u8_to_f32)(const uint8_t *in, float *out, size_t n_items);
     void (*u16_to_f32)(const uint16_t *in, float *out, size_t n_items);
+    /* float32 to float16, nearest, ties to even; beyond 65504 infinity; NaN stays one. */
+    void (*f32_to_f16)(const float *in, uint16_t *out, size_t n_items);
+    /* out[i] = in[i] + shift, which an int32 holds. */
+    void (*shift_u16)(const uint16_t *in, int32_t shift, int32_t *out, size_t n_items);
+    void (*shift_u32)(const uint32_t *in, int32_t shift, int32_t *out, size_t n_items);
+    /* True when all are in [least, end), 0 <= least. */
+    bool (*are_within_i32)(const int32_t *in, size_t n_items, int32_t least, int32_t end);
     /* True when indices strictly increase. */
     bool (*is_increasing_u16)(const uint16_t *indices, size_t n_items);
     bool (*is_increasing_u32)(const uint32_t *indices, size_t n_items);

@@ -13,6 +13,8 @@
 
 #include "kernels/compact_template.h"
 
+#include "kernels/f16_template.h"
+
 /* Eight lanes whatever the vector width; the tail goes on filling lanes in order. */
 KERNEL_TARGET static double
 KERNEL_NAME(sum_f32)(const float *values, size_t n_items)
@@ -51,6 +53,39 @@ KERNEL_NAME(u16_to_f32)(const uint16_t *in, float *out, size_t n_items)
     KERNEL_INDEPENDENT
     for (size_t i = 0; i < n_items; i++)
         out[i] = (float)in[i];
+}
+
+KERNEL_TARGET static void
+KERNEL_NAME(shift_u16)(const uint16_t *in, int32_t shift, int32_t *out, size_t n_items)
+{
+    KERNEL_INDEPENDENT
+    for (size_t i = 0; i < n_items; i++)
+        out[i] = (int32_t)((uint32_t)in[i] + (uint32_t)shift);
+}
+
+KERNEL_TARGET static void
+KERNEL_NAME(shift_u32)(const uint32_t *in, int32_t shift, int32_t *out, size_t n_items)
+{
+    KERNEL_INDEPENDENT
+    for (size_t i = 0; i < n_items; i++)
+        out[i] = (int32_t)(in[i] + (uint32_t)shift);
+}
+
+KERNEL_TARGET static bool
+KERNEL_NAME(are_within_i32)(const int32_t *in, size_t n_items, int32_t least, int32_t end)
+{
+    const uint32_t n_legal = (uint32_t)end - (uint32_t)least;
+
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t stop = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_bad = 0;
+
+        for (size_t i = start; i < stop; i++)
+            n_bad |= (uint32_t)((uint32_t)in[i] - (uint32_t)least >= n_legal);
+        if (n_bad != 0)
+            return false;
+    }
+    return true;
 }
 
 KERNEL_TARGET static bool
@@ -204,6 +239,10 @@ static const scio_kernels_table KERNEL_NAME(table) = {
     .log1p_f32 = KERNEL_NAME(log1p_f32),
     .u8_to_f32 = KERNEL_NAME(u8_to_f32),
     .u16_to_f32 = KERNEL_NAME(u16_to_f32),
+    .f32_to_f16 = KERNEL_NAME(f32_to_f16),
+    .shift_u16 = KERNEL_NAME(shift_u16),
+    .shift_u32 = KERNEL_NAME(shift_u32),
+    .are_within_i32 = KERNEL_NAME(are_within_i32),
     .is_increasing_u16 = KERNEL_NAME(is_increasing_u16),
     .is_increasing_u32 = KERNEL_NAME(is_increasing_u32),
     .gather_map_u16 = KERNEL_NAME(gather_map_u16),

@@ -13,27 +13,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-scio_status
-scio_collate_scratch_new(scio_collate_scratch **out, scio_error *err)
-{
-    return scio_mem_zalloc(1, sizeof **out, out, err);
-}
-
-void
-scio_collate_scratch_free(scio_collate_scratch *scratch)
-{
-    if (scratch == NULL)
-        return;
-    scio_mem_free(scratch->values);
-    scio_mem_free(scratch->columns);
-    scio_mem_free(scratch->wide);
-    scio_mem_free(scratch->keys);
-    scio_mem_free(scratch->flat_ids);
-    scio_mem_free(scratch->flat_values);
-    scio_mem_free(scratch->ends);
-    scio_mem_free(scratch);
-}
-
 void
 scio_batch_clear(scio_batch *batch)
 {
@@ -56,95 +35,30 @@ scio_batch_nbytes(const scio_batch *batch)
            scio_buf_nbytes(batch->is_padding);
 }
 
-/* --- scratch --- */
+/* --- values in the dtype of the batch --- */
 
-/* Makes room anew: what was there is not needed any more. */
-static scio_status
-renew(void *inout, size_t n_items, size_t itemsize, scio_error *err)
+void
+scio_collate_put_values(const scio_kernels_table *kernels, scio_dtype dtype, const float *values,
+                        size_t n_items, void *out)
 {
-    void *old;
-
-    memcpy(&old, inout, sizeof old);
-    scio_mem_free(old);
-    return scio_mem_alloc(n_items, itemsize, inout, err);
+    if (dtype == SCIO_F16)
+        kernels->f32_to_f16(values, out, n_items);
+    else if (n_items > 0)
+        memcpy(out, values, n_items * sizeof *values);
 }
 
-/* Room is never for nothing, so that pointers into it are not NULL. */
-static size_t
-at_least_one(size_t n_items)
+void
+scio_collate_fill_values(scio_dtype dtype, float value, size_t n_items, void *out)
 {
-    return n_items > 0 ? n_items : 1;
-}
+    if (dtype == SCIO_F16) {
+        const uint16_t half = scio_f32_to_f16(value);
 
-static scio_status
-room_for_row(scio_collate_scratch *scratch, size_t n_items, scio_error *err)
-{
-    n_items = at_least_one(n_items);
-    if (n_items <= scratch->n_row)
-        return SCIO_OK;
-    scratch->n_row = 0;
-    SCIO_TRY(renew(&scratch->values, n_items, sizeof *scratch->values, err));
-    SCIO_TRY(renew(&scratch->columns, n_items, sizeof *scratch->columns, err));
-    SCIO_TRY(renew(&scratch->wide, n_items, sizeof *scratch->wide, err));
-    SCIO_TRY(renew(&scratch->keys, n_items, 2 * sizeof *scratch->keys, err));
-    scratch->n_row = n_items;
-    return SCIO_OK;
-}
-
-static scio_status
-room_for_flat(scio_collate_scratch *scratch, size_t n_items, scio_error *err)
-{
-    n_items = at_least_one(n_items);
-    if (n_items <= scratch->n_flat)
-        return SCIO_OK;
-    scratch->n_flat = 0;
-    SCIO_TRY(renew(&scratch->flat_ids, n_items, sizeof *scratch->flat_ids, err));
-    SCIO_TRY(renew(&scratch->flat_values, n_items, sizeof *scratch->flat_values, err));
-    scratch->n_flat = n_items;
-    return SCIO_OK;
-}
-
-static scio_status
-room_for_ends(scio_collate_scratch *scratch, size_t n_cells, scio_error *err)
-{
-    if (n_cells <= scratch->n_ends)
-        return SCIO_OK;
-    scratch->n_ends = 0;
-    SCIO_TRY(renew(&scratch->ends, n_cells, sizeof *scratch->ends, err));
-    scratch->n_ends = n_cells;
-    return SCIO_OK;
-}
-
-typedef struct row_sizes {
-    size_t longest, total;
-} row_sizes;
-
-static scio_status
-measure(const scio_row *rows, size_t n_cells, row_sizes *out, scio_error *err)
-{
-    *out = (row_sizes){0, 0};
-    for (size_t i = 0; i < n_cells; i++) {
-        if (rows[i].n_items > SCIO_MAX_ROW_ITEMS)
-            return scio_fail(err, SCIO_EUNSUPPORTED,
-                             "cell %" PRId64 " has %zu stored values, more than %zu", rows[i].cell,
-                             rows[i].n_items, SCIO_MAX_ROW_ITEMS);
-        out->longest = rows[i].n_items > out->longest ? rows[i].n_items : out->longest;
-        if (!scio_add_size(out->total, rows[i].n_items, &out->total))
-            return scio_fail(err, SCIO_ENOMEM, "a batch of more than 2^64 values");
+        for (size_t i = 0; i < n_items; i++)
+            ((uint16_t *)out)[i] = half;
+    } else {
+        for (size_t i = 0; i < n_items; i++)
+            ((float *)out)[i] = value;
     }
-    return SCIO_OK;
-}
-
-/* A buffer of n_rows x n_cols items. */
-static scio_status
-new_matrix(size_t n_rows, size_t n_cols, size_t itemsize, scio_buf **out, scio_error *err)
-{
-    size_t n_items, nbytes;
-
-    if (!scio_mul_size(n_rows, n_cols, &n_items) || !scio_mul_size(n_items, itemsize, &nbytes))
-        return scio_fail(err, SCIO_ENOMEM, "a batch of %zu x %zu items of %zu bytes", n_rows,
-                         n_cols, itemsize);
-    return scio_buf_new(nbytes, out, err);
 }
 
 /* Row i of n_cells, with the next one asked for. */
@@ -159,37 +73,52 @@ next_row(collate_pass *pass, const scio_row *rows, size_t n_cells, size_t i, int
 /* --- tokens --- */
 
 static scio_status
-new_tokens(scio_batch *batch, size_t n_cells, size_t width, scio_error *err)
+new_tokens(const collate_pass *pass, scio_batch *batch, size_t n_cells, size_t width,
+           scio_error *err)
 {
+    const size_t value_size = scio_dtype_itemsize(pass->value_dtype);
+    const size_t id_size = scio_dtype_itemsize(batch->id_dtype);
+
     batch->width = (int64_t)width;
-    SCIO_TRY(new_matrix(n_cells, width, sizeof(float), &batch->expression, err));
-    SCIO_TRY(new_matrix(n_cells, width, sizeof(int64_t), &batch->gene_indices, err));
-    SCIO_TRY(new_matrix(n_cells, width, sizeof(int64_t), &batch->attention_mask, err));
-    return new_matrix(n_cells, 1, sizeof(int64_t), &batch->n_genes, err);
+    SCIO_TRY(scio_collate_new_matrix(n_cells, width, value_size, &batch->expression, err));
+    SCIO_TRY(scio_collate_new_matrix(n_cells, width, id_size, &batch->gene_indices, err));
+    SCIO_TRY(scio_collate_new_matrix(n_cells, width, id_size, &batch->attention_mask, err));
+    return scio_collate_new_matrix(n_cells, 1, sizeof(int64_t), &batch->n_genes, err);
 }
+
+/* ids, then pad_id; as many ones, then zeros. */
+#define WRITE_IDS(ctype)                                                                           \
+    do {                                                                                           \
+        ctype *const ids_out = (ctype *)scio_buf_data(batch->gene_indices) + i * width;            \
+        ctype *const mask_out = (ctype *)scio_buf_data(batch->attention_mask) + i * width;         \
+                                                                                                   \
+        for (size_t j = 0; j < n_items; j++)                                                       \
+            ids_out[j] = ids[j];                                                                   \
+        for (size_t j = n_items; j < width; j++)                                                   \
+            ids_out[j] = (ctype)spec->pad_id;                                                      \
+        for (size_t j = 0; j < n_items; j++)                                                       \
+            mask_out[j] = 1;                                                                       \
+        for (size_t j = n_items; j < width; j++)                                                   \
+            mask_out[j] = 0;                                                                       \
+    } while (0)
 
 /* Row i of a token batch, padded to its width; n_items <= width. */
 static void
-write_tokens(const scio_collate_spec *spec, scio_batch *batch, size_t i, const int32_t *ids,
+write_tokens(const collate_pass *pass, scio_batch *batch, size_t i, const int32_t *ids,
              const float *values, size_t n_items)
 {
+    const scio_collate_spec *const spec = pass->spec;
     const size_t width = (size_t)batch->width;
-    float *const values_out = (float *)scio_buf_data(batch->expression) + i * width;
-    int64_t *const ids_out = (int64_t *)scio_buf_data(batch->gene_indices) + i * width;
-    int64_t *const mask_out = (int64_t *)scio_buf_data(batch->attention_mask) + i * width;
 
-    if (n_items > 0)
-        memcpy(values_out, values, n_items * sizeof *values);
-    for (size_t j = 0; j < n_items; j++)
-        ids_out[j] = ids[j];
-    for (size_t j = 0; j < n_items; j++)
-        mask_out[j] = 1;
-    for (size_t j = n_items; j < width; j++)
-        values_out[j] = spec->pad_value;
-    for (size_t j = n_items; j < width; j++)
-        ids_out[j] = spec->pad_id;
-    for (size_t j = n_items; j < width; j++)
-        mask_out[j] = 0;
+    scio_collate_put_values(pass->kernels, pass->value_dtype, values, n_items,
+                            scio_collate_value_at(batch->expression, pass->value_dtype, i * width));
+    scio_collate_fill_values(
+        pass->value_dtype, spec->pad_value, width - n_items,
+        scio_collate_value_at(batch->expression, pass->value_dtype, i * width + n_items));
+    if (batch->id_dtype == SCIO_I32)
+        WRITE_IDS(int32_t);
+    else
+        WRITE_IDS(int64_t);
     ((int64_t *)scio_buf_data(batch->n_genes))[i] = (int64_t)n_items;
 }
 
@@ -199,14 +128,14 @@ collate_fixed_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
 {
     scio_collate_scratch *const scratch = pass->scratch;
 
-    SCIO_TRY(room_for_flat(scratch, sizes->longest, err));
-    SCIO_TRY(new_tokens(batch, n_cells, (size_t)pass->spec->max_genes, err));
+    SCIO_TRY(scio_collate_room_for_flat(scratch, sizes->longest, err));
+    SCIO_TRY(new_tokens(pass, batch, n_cells, (size_t)pass->spec->max_genes, err));
     for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
         SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
                           err));
-        write_tokens(pass->spec, batch, i, scratch->flat_ids, scratch->flat_values, n_items);
+        write_tokens(pass, batch, i, scratch->flat_ids, scratch->flat_values, n_items);
     }
     return SCIO_OK;
 }
@@ -218,8 +147,8 @@ collate_free_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
     scio_collate_scratch *const scratch = pass->scratch;
     size_t at = 0, width = 0;
 
-    SCIO_TRY(room_for_flat(scratch, sizes->total, err));
-    SCIO_TRY(room_for_ends(scratch, n_cells, err));
+    SCIO_TRY(scio_collate_room_for_flat(scratch, sizes->total, err));
+    SCIO_TRY(scio_collate_room_for_ends(scratch, n_cells, err));
     for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
@@ -229,13 +158,12 @@ collate_free_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
         at += n_items;
         scratch->ends[i] = (int64_t)at;
     }
-    SCIO_TRY(new_tokens(batch, n_cells, width, err));
+    SCIO_TRY(new_tokens(pass, batch, n_cells, width, err));
     at = 0;
     for (size_t i = 0; i < n_cells; i++) {
         const size_t end = (size_t)scratch->ends[i];
 
-        write_tokens(pass->spec, batch, i, scratch->flat_ids + at, scratch->flat_values + at,
-                     end - at);
+        write_tokens(pass, batch, i, scratch->flat_ids + at, scratch->flat_values + at, end - at);
         at = end;
     }
     return SCIO_OK;
@@ -243,27 +171,44 @@ collate_free_tokens(collate_pass *pass, const scio_row *rows, size_t n_cells,
 
 /* --- dense --- */
 
+/* Finished entries to their columns of a row of zeros. */
+static void
+scatter(const collate_pass *pass, size_t n_items, size_t width, void *row_out)
+{
+    const scio_collate_scratch *const scratch = pass->scratch;
+    const int32_t *const columns = scratch->flat_ids;
+
+    memset(row_out, 0, width * scio_dtype_itemsize(pass->value_dtype));
+    if (pass->value_dtype == SCIO_F16) {
+        uint16_t *const halves = (uint16_t *)(void *)scratch->keys; /* free between rows */
+
+        pass->kernels->f32_to_f16(scratch->flat_values, halves, n_items);
+        for (size_t j = 0; j < n_items; j++)
+            ((uint16_t *)row_out)[columns[j]] = halves[j];
+    } else {
+        for (size_t j = 0; j < n_items; j++)
+            ((float *)row_out)[columns[j]] = scratch->flat_values[j];
+    }
+}
+
 static scio_status
 collate_dense(collate_pass *pass, const scio_row *rows, size_t n_cells, const row_sizes *sizes,
               scio_batch *batch, scio_error *err)
 {
     scio_collate_scratch *const scratch = pass->scratch;
-    const int64_t first_id = pass->spec->first_id;
-    const size_t width = (size_t)(pass->spec->n_ids - first_id);
-    float *row_out;
+    const size_t width = (size_t)(pass->spec->n_ids - pass->spec->first_id);
 
     batch->width = (int64_t)width;
-    SCIO_TRY(room_for_flat(scratch, sizes->longest, err));
-    SCIO_TRY(new_matrix(n_cells, width, sizeof(float), &batch->expression, err));
-    row_out = scio_buf_data(batch->expression);
-    for (size_t i = 0; i < n_cells; i++, row_out += width) {
+    SCIO_TRY(scio_collate_room_for_flat(scratch, sizes->longest, err));
+    SCIO_TRY(scio_collate_new_matrix(n_cells, width, scio_dtype_itemsize(pass->value_dtype),
+                                     &batch->expression, err));
+    for (size_t i = 0; i < n_cells; i++) {
         size_t n_items = 0;
 
         SCIO_TRY(next_row(pass, rows, n_cells, i, scratch->flat_ids, scratch->flat_values, &n_items,
                           err));
-        memset(row_out, 0, width * sizeof *row_out);
-        for (size_t j = 0; j < n_items; j++)
-            row_out[scratch->flat_ids[j] - first_id] = scratch->flat_values[j];
+        scatter(pass, n_items, width,
+                scio_collate_value_at(batch->expression, pass->value_dtype, i * width));
     }
     return SCIO_OK;
 }
@@ -291,7 +236,7 @@ trim(scio_buf **inout, size_t nbytes, scio_error *err)
         SCIO_TRY(
             scio_buf_wrap(scio_buf_data(*inout), nbytes, release_inner, *inout, &trimmed, err));
     } else {
-        SCIO_TRY(scio_buf_new(nbytes, &trimmed, err));
+        SCIO_TRY(scio_buf_new_batch(nbytes, &trimmed, err));
         if (nbytes > 0)
             memcpy(scio_buf_data(trimmed), scio_buf_data(*inout), nbytes);
         scio_buf_release(*inout);
@@ -300,43 +245,45 @@ trim(scio_buf **inout, size_t nbytes, scio_error *err)
     return SCIO_OK;
 }
 
+/* float32 values go straight to their place, others through the scratch. */
 static scio_status
 collate_csr(collate_pass *pass, const scio_row *rows, size_t n_cells, const row_sizes *sizes,
             scio_batch *batch, scio_error *err)
 {
-    const int32_t first_id = (int32_t)pass->spec->first_id;
+    const bool is_f32 = pass->value_dtype == SCIO_F32;
+    const size_t value_size = scio_dtype_itemsize(pass->value_dtype);
     int64_t *indptr;
     int32_t *indices;
-    float *values;
     size_t at = 0;
 
     batch->width = pass->spec->n_ids - pass->spec->first_id;
-    SCIO_TRY(new_matrix(n_cells + 1, 1, sizeof(int64_t), &batch->indptr, err));
-    SCIO_TRY(new_matrix(sizes->total, 1, sizeof(int32_t), &batch->gene_indices, err));
-    SCIO_TRY(new_matrix(sizes->total, 1, sizeof(float), &batch->expression, err));
+    SCIO_TRY(scio_collate_room_for_flat(pass->scratch, is_f32 ? 0 : sizes->longest, err));
+    SCIO_TRY(scio_collate_new_matrix(n_cells + 1, 1, sizeof(int64_t), &batch->indptr, err));
+    SCIO_TRY(scio_collate_new_matrix(sizes->total, 1, sizeof(int32_t), &batch->gene_indices, err));
+    SCIO_TRY(scio_collate_new_matrix(sizes->total, 1, value_size, &batch->expression, err));
     indptr = scio_buf_data(batch->indptr);
     indices = scio_buf_data(batch->gene_indices);
-    values = scio_buf_data(batch->expression);
     indptr[0] = 0;
     for (size_t i = 0; i < n_cells; i++) {
+        void *const place = scio_collate_value_at(batch->expression, pass->value_dtype, at);
+        float *const values = is_f32 ? place : pass->scratch->flat_values;
         size_t n_items = 0;
 
-        SCIO_TRY(next_row(pass, rows, n_cells, i, indices + at, values + at, &n_items, err));
-        if (first_id != 0)
-            for (size_t j = at; j < at + n_items; j++)
-                indices[j] -= first_id;
+        SCIO_TRY(next_row(pass, rows, n_cells, i, indices + at, values, &n_items, err));
+        if (!is_f32)
+            scio_collate_put_values(pass->kernels, pass->value_dtype, values, n_items, place);
         at += n_items;
         indptr[i + 1] = (int64_t)at;
     }
     batch->nnz = (int64_t)at;
     SCIO_TRY(trim(&batch->gene_indices, at * sizeof *indices, err));
-    return trim(&batch->expression, at * sizeof *values, err);
+    return trim(&batch->expression, at * value_size, err);
 }
 
 /* --- a batch --- */
 
-static scio_status
-check_spec(const scio_collate_spec *spec, scio_error *err)
+scio_status
+scio_collate_check_spec(const scio_collate_spec *spec, scio_error *err)
 {
     if (spec->n_ids < 0 || spec->n_ids > INT32_MAX || spec->first_id < 0 ||
         spec->first_id > spec->n_ids)
@@ -348,7 +295,31 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
         return scio_fail(err, SCIO_EINVAL,
                          "max_genes is %" PRId64 ", expected 0 (no limit) or more",
                          spec->max_genes);
+    if (spec->value_dtype != SCIO_DTYPE_NONE && spec->value_dtype != SCIO_F32 &&
+        spec->value_dtype != SCIO_F16)
+        return scio_fail(err, SCIO_EINVAL, "value_dtype is %s, expected float32 or float16",
+                         scio_dtype_name(spec->value_dtype));
+    if (spec->id_dtype != SCIO_DTYPE_NONE && spec->id_dtype != SCIO_I64 &&
+        spec->id_dtype != SCIO_I32)
+        return scio_fail(err, SCIO_EINVAL, "id_dtype is %s, expected int64 or int32",
+                         scio_dtype_name(spec->id_dtype));
+    if (spec->id_dtype == SCIO_I32 && (spec->pad_id < INT32_MIN || spec->pad_id > INT32_MAX))
+        return scio_fail(err, SCIO_EINVAL, "pad_id is %" PRId64 ", which int32 cannot hold",
+                         spec->pad_id);
     return SCIO_OK;
+}
+
+static scio_dtype
+id_dtype_of(const scio_collate_spec *spec)
+{
+    switch (spec->form) {
+    case SCIO_FORM_TOKENS:
+        return spec->id_dtype == SCIO_DTYPE_NONE ? SCIO_I64 : spec->id_dtype;
+    case SCIO_FORM_CSR:
+        return SCIO_I32;
+    default:
+        return SCIO_DTYPE_NONE;
+    }
 }
 
 static scio_status
@@ -356,7 +327,7 @@ new_index(const scio_row *rows, size_t n_cells, scio_batch *batch, scio_error *e
 {
     int64_t *index;
 
-    SCIO_TRY(new_matrix(n_cells, 1, sizeof *index, &batch->index, err));
+    SCIO_TRY(scio_collate_new_matrix(n_cells, 1, sizeof *index, &batch->index, err));
     index = scio_buf_data(batch->index);
     for (size_t i = 0; i < n_cells; i++)
         index[i] = rows[i].cell;
@@ -369,8 +340,8 @@ collate_form(collate_pass *pass, const scio_row *rows, size_t n_cells, scio_batc
 {
     row_sizes sizes;
 
-    SCIO_TRY(measure(rows, n_cells, &sizes, err));
-    SCIO_TRY(room_for_row(pass->scratch, sizes.longest, err));
+    SCIO_TRY(scio_collate_measure(rows, n_cells, &sizes, err));
+    SCIO_TRY(scio_collate_room_for_row(pass->scratch, sizes.longest, err));
     SCIO_TRY(new_index(rows, n_cells, batch, err));
     switch (pass->spec->form) {
     case SCIO_FORM_TOKENS:
@@ -389,16 +360,22 @@ scio_collate(const scio_collate_spec *spec, const scio_row *rows, size_t n_cells
              scio_collate_scratch *scratch, scio_batch *out, scio_error *err)
 {
     const bool is_dense = spec->form == SCIO_FORM_DENSE, is_tokens = spec->form == SCIO_FORM_TOKENS;
-    scio_batch batch = {.form = spec->form, .n_cells = (int64_t)n_cells};
+    scio_batch batch = {.form = spec->form,
+                        .value_dtype = scio_collate_value_dtype(spec),
+                        .id_dtype = id_dtype_of(spec),
+                        .n_cells = (int64_t)n_cells};
     collate_pass pass = {.spec = spec,
                          .kernels = scio_kernels(),
                          .scratch = scratch,
+                         .value_dtype = batch.value_dtype,
                          .needs_order = !is_dense || spec->max_genes > 0,
-                         .least_id = is_tokens ? 0 : spec->first_id};
+                         .least_id = is_tokens ? 0 : spec->first_id,
+                         .id_base = is_tokens ? 0 : (int32_t)spec->first_id};
     scio_status status;
 
     memset(out, 0, sizeof *out);
-    SCIO_TRY(check_spec(spec, err));
+    SCIO_TRY(
+        scio_collate_check_spec(spec, err)); /* nothing was taken from it that could be wrong */
     status = collate_form(&pass, rows, n_cells, &batch, err);
     scio_stats_add(SCIO_STAT_fast_rows, pass.n_fast);
     scio_stats_add(SCIO_STAT_general_rows, pass.n_general);

@@ -115,12 +115,11 @@ fits_f32(const scio_row *row)
     }
 }
 
-/* Float32 rows stay where they are; others go to the scratch. */
+/* Float32 rows stay where they are; others go to `values`. */
 static scio_status
-load_f32(const collate_pass *pass, const scio_row *row, const float **out, scio_error *err)
+load_f32(const collate_pass *pass, const scio_row *row, float *values, const float **out,
+         scio_error *err)
 {
-    float *const values = pass->scratch->values;
-
     *out = values;
     switch (is_aligned(row->values, row->value_dtype) ? row->value_dtype : SCIO_DTYPE_NONE) {
     case SCIO_F32:
@@ -219,7 +218,7 @@ load_dense_fast(const collate_pass *pass, const scio_row *row, row_entries *out,
     scio_collate_scratch *const scratch = pass->scratch;
     const float *values = NULL;
 
-    SCIO_TRY(load_f32(pass, row, &values, err));
+    SCIO_TRY(load_f32(pass, row, scratch->values, &values, err));
     if (values != scratch->values)
         memcpy(scratch->values, values, row->n_items * sizeof *values);
     for (size_t i = 0; i < row->n_items; i++)
@@ -232,10 +231,11 @@ load_dense_fast(const collate_pass *pass, const scio_row *row, row_entries *out,
     return SCIO_OK;
 }
 
-/* Fills *out and says true, or says false: the row needs the general path. */
+/* Fills *out and says true, or says false: the row needs the general path.  Where all entries stay,
+ * values are converted right to where they go. */
 static scio_status
-try_fast(const collate_pass *pass, const scio_row *row, row_entries *out, bool *is_fast_out,
-         scio_error *err)
+try_fast(const collate_pass *pass, const scio_row *row, float *values_out, row_entries *out,
+         bool *is_fast_out, scio_error *err)
 {
     const bool is_scaled = pass->spec->is_library_size;
 
@@ -249,7 +249,8 @@ try_fast(const collate_pass *pass, const scio_row *row, row_entries *out, bool *
         SCIO_TRY(load_columns(row, pass->scratch, out, err));
         if (!are_columns_increasing(out, pass->kernels))
             return SCIO_OK;
-        SCIO_TRY(load_f32(pass, row, &out->values, err));
+        SCIO_TRY(load_f32(pass, row, row->is_map_identity ? values_out : pass->scratch->values,
+                          &out->values, err));
         /* stored zeros would move the others to other lanes of the sum */
         if (is_scaled && is_float(row->value_dtype) && has_zero(out->values, out->n_items))
             return SCIO_OK;
@@ -339,26 +340,81 @@ load_general(const collate_pass *pass, const scio_row *row, row_entries *out, sc
 
 /* --- ids, values, selection --- */
 
+static scio_status
+fail_id(const collate_pass *pass, int64_t id, scio_error *err)
+{
+    return scio_fail(err, SCIO_EINVAL,
+                     "a map sends a column to id %" PRId64 ", not in [%" PRId64 ", %" PRId64 ")",
+                     id, pass->least_id, pass->spec->n_ids);
+}
+
+static bool
+is_legal(const collate_pass *pass, int64_t id)
+{
+    return id >= pass->least_id && id < pass->spec->n_ids;
+}
+
+static int64_t
+column_at(const row_entries *entries, size_t i)
+{
+    return entries->are_columns_u16 ? ((const uint16_t *)entries->columns)[i]
+                                    : ((const uint32_t *)entries->columns)[i];
+}
+
 /* Maps are made by our callers, but an id is an address further on. */
 static scio_status
 check_ids(const collate_pass *pass, const int32_t *ids, size_t n_items, scio_error *err)
 {
-    const uint32_t least = (uint32_t)pass->least_id;
-    const uint32_t n_legal = (uint32_t)pass->spec->n_ids - least;
-    unsigned n_bad = 0;
-
-    for (size_t i = 0; i < n_items; i++)
-        n_bad |= (unsigned)((uint32_t)ids[i] - least >= n_legal);
-    if (n_bad == 0)
+    if (pass->kernels->are_within_i32(ids, n_items, (int32_t)pass->least_id,
+                                      (int32_t)pass->spec->n_ids))
         return SCIO_OK;
     for (size_t i = 0; i < n_items; i++) {
-        if ((uint32_t)ids[i] - least >= n_legal)
-            return scio_fail(err, SCIO_EINVAL,
-                             "a map sends a column to id %" PRId32 ", not in [%" PRId64 ", %" PRId64
-                             ")",
-                             ids[i], pass->least_id, pass->spec->n_ids);
+        if (!is_legal(pass, ids[i]))
+            return fail_id(pass, ids[i], err);
     }
     return SCIO_OK;
+}
+
+/* Every column stays and none is looked up; they ascend, so the first and the last tell of all. */
+static scio_status
+shift_columns(const collate_pass *pass, const scio_row *row, const row_entries *entries,
+              int32_t *ids_out, float *values_out, scio_error *err)
+{
+    const size_t n_items = entries->n_items;
+
+    if (n_items == 0)
+        return SCIO_OK;
+    for (int end = 0; end < 2; end++) {
+        const int64_t id = column_at(entries, end == 0 ? 0 : n_items - 1) + row->map_first;
+
+        if (!is_legal(pass, id))
+            return fail_id(pass, id, err);
+    }
+    if (entries->are_columns_u16)
+        pass->kernels->shift_u16(entries->columns, row->map_first, ids_out, n_items);
+    else
+        pass->kernels->shift_u32(entries->columns, row->map_first, ids_out, n_items);
+    if (entries->values != values_out)
+        memcpy(values_out, entries->values, n_items * sizeof *values_out);
+    return SCIO_OK;
+}
+
+/* Ids and values of the entries that the map keeps. */
+static scio_status
+map_columns(const collate_pass *pass, const scio_row *row, const row_entries *entries,
+            int32_t *ids_out, float *values_out, size_t *n_out, scio_error *err)
+{
+    const scio_kernels_table *const kernels = pass->kernels;
+
+    *n_out = entries->n_items;
+    if (row->is_map_identity)
+        return shift_columns(pass, row, entries, ids_out, values_out, err);
+    *n_out = entries->are_columns_u16
+                 ? kernels->gather_map_u16(entries->columns, entries->values, entries->n_items,
+                                           row->map, ids_out, values_out)
+                 : kernels->gather_map_u32(entries->columns, entries->values, entries->n_items,
+                                           row->map, ids_out, values_out);
+    return check_ids(pass, ids_out, *n_out, err);
 }
 
 static size_t
@@ -389,21 +445,16 @@ scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, floa
     const scio_kernels_table *const kernels = pass->kernels;
     const scio_collate_spec *const spec = pass->spec;
     row_entries entries;
-    size_t n_items;
+    size_t n_items = 0;
     bool is_fast = false, needs_sort;
 
-    SCIO_TRY(try_fast(pass, row, &entries, &is_fast, err));
+    SCIO_TRY(try_fast(pass, row, values_out, &entries, &is_fast, err));
     if (!is_fast)
         SCIO_TRY(load_general(pass, row, &entries, err));
-    n_items = entries.are_columns_u16
-                  ? kernels->gather_map_u16(entries.columns, entries.values, entries.n_items,
-                                            row->map, ids_out, values_out)
-                  : kernels->gather_map_u32(entries.columns, entries.values, entries.n_items,
-                                            row->map, ids_out, values_out);
-    SCIO_TRY(check_ids(pass, ids_out, n_items, err));
+    SCIO_TRY(map_columns(pass, row, &entries, ids_out, values_out, &n_items, err));
     if (spec->id_mask != NULL)
         n_items = kernels->keep_masked(ids_out, values_out, n_items, spec->id_mask);
-    needs_sort = pass->needs_order && !row->is_map_increasing;
+    needs_sort = pass->needs_order && !row->is_map_increasing && !row->is_map_identity;
     if (needs_sort)
         n_items = scio_sort_sum_duplicates(ids_out, values_out, n_items, pass->scratch->keys);
     if (entries.factor != 1.0)
@@ -411,7 +462,10 @@ scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, floa
     if (spec->is_log1p)
         kernels->log1p_f32(values_out, values_out, n_items);
     n_items = kernels->drop_zeros(ids_out, values_out, n_items);
-    *n_out = select_entries(pass, row->cell, ids_out, values_out, n_items);
+    n_items = select_entries(pass, row->cell, ids_out, values_out, n_items);
+    for (size_t i = 0; pass->id_base != 0 && i < n_items; i++)
+        ids_out[i] -= pass->id_base;
+    *n_out = n_items;
     *(is_fast && !needs_sort ? &pass->n_fast : &pass->n_general) += 1;
     return SCIO_OK;
 }

@@ -541,7 +541,7 @@ TEST(totals_of_64_bit_integers_are_exact_and_do_not_overflow)
     const uint64_t large[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
     /* the large ones cancel; double would lose the 1 and the 2 */
     const int64_t mixed[4] = {1, INT64_MAX, -INT64_MAX, 2};
-    scio_row row = {columns, SCIO_U16, large, SCIO_U64, 4, map, true, 0};
+    scio_row row = {columns, SCIO_U16, large, SCIO_U64, 4, map, true, 0, false, 0};
 
     CHECK(one_scaled(&row, 8.0) == 2.0f);
     row.values = mixed;
@@ -554,7 +554,7 @@ TEST(the_total_is_over_all_stored_genes_also_those_that_are_not_mapped)
     const int32_t map[4] = {0, -1, -1, -1};
     const uint16_t columns[4] = {0, 1, 2, 3};
     const uint8_t values[4] = {2, 3, 4, 1};
-    const scio_row row = {columns, SCIO_U16, values, SCIO_U8, 4, map, true, 0};
+    const scio_row row = {columns, SCIO_U16, values, SCIO_U8, 4, map, true, 0, false, 0};
 
     CHECK(one_scaled(&row, 100.0) == 20.0f);
 }
@@ -564,7 +564,7 @@ TEST(a_total_of_zero_leaves_the_row)
     const int32_t map[4] = {0, 1, 2, 3};
     const uint16_t columns[2] = {1, 3};
     const float values[2] = {-2.5f, 2.5f};
-    const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 0};
+    const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 0, false, 0};
 
     CHECK(one_scaled(&row, 100.0) == -2.5f);
 }
@@ -576,7 +576,7 @@ TEST(totals_of_fractions_do_not_depend_on_how_the_row_is_stored)
     int32_t map[2 * N];
     uint16_t columns[2 * N], reversed_columns[N];
     float values[2 * N], reversed[N], dense[2 * N];
-    scio_row row = {columns, SCIO_U16, values, SCIO_F32, N, map, true, 0};
+    scio_row row = {columns, SCIO_U16, values, SCIO_F32, N, map, true, 0, false, 0};
     float expected;
 
     for (int i = 0; i < 2 * N; i++) {
@@ -614,7 +614,7 @@ TEST(nan_infinity_and_negative_values_stay_zeros_and_cancelled_duplicates_go)
     const int32_t map[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     const int32_t columns[9] = {0, 1, 2, 3, 4, 5, 6, 7, 7};
     const float values[9] = {0.0f, NAN, -1.0f, INFINITY, -0.0f, 2.0f, 1e-45f, 3.0f, -3.0f};
-    const scio_row row = {columns, SCIO_I32, values, SCIO_F32, 9, map, true, 5};
+    const scio_row row = {columns, SCIO_I32, values, SCIO_F32, 9, map, true, 5, false, 0};
     const scio_collate_spec spec = {.form = SCIO_FORM_CSR, .n_ids = 10};
     scio_collate_scratch *scratch = NULL;
     scio_batch batch;
@@ -637,7 +637,7 @@ TEST(a_boolean_is_one_whatever_byte_it_is_stored_as)
     const int32_t map[4] = {0, 1, 2, 3};
     const uint16_t columns[3] = {0, 1, 3}, shuffled[3] = {3, 1, 0};
     const uint8_t values[3] = {255, 1, 2};
-    scio_row row = {columns, SCIO_U16, values, SCIO_BOOL, 3, map, true, 0};
+    scio_row row = {columns, SCIO_U16, values, SCIO_BOOL, 3, map, true, 0, false, 0};
 
     CHECK(one_scaled(&row, 6.0) == 2.0f);
     row.indices = shuffled;
@@ -649,7 +649,7 @@ TEST(a_value_that_scaling_takes_to_zero_is_not_expressed)
     const int32_t map[2] = {0, 1};
     const uint16_t columns[2] = {0, 1};
     const float values[2] = {1e-45f, 1.0f};
-    const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 5};
+    const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 5, false, 0};
     const scio_collate_spec spec = {
         .form = SCIO_FORM_TOKENS, .n_ids = 10, .is_library_size = true, .target_sum = 0.125};
     scio_collate_scratch *scratch = NULL;
@@ -667,7 +667,7 @@ TEST(a_value_that_scaling_takes_to_zero_is_not_expressed)
 TEST(batches_of_nothing)
 {
     const int32_t map[1] = {0};
-    const scio_row row = {map, SCIO_U16, map, SCIO_F32, 0, map, true, 9};
+    const scio_row row = {map, SCIO_U16, map, SCIO_F32, 0, map, true, 9, false, 0};
     scio_collate_scratch *scratch = NULL;
 
     CHECK(scio_collate_scratch_new(&scratch, NULL) == SCIO_OK);
@@ -717,7 +717,7 @@ TEST(a_map_that_leaves_most_out_gives_buffers_of_the_size_of_what_is_left)
         int32_t map[100];
         uint16_t columns[100];
         float values[100];
-        const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 100, map, true, 0};
+        const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 100, map, true, 0, false, 0};
         const scio_collate_spec spec = {.form = SCIO_FORM_CSR, .n_ids = 100};
         const int64_t live_bufs = scio_stats_get(SCIO_STAT_live_bufs);
         scio_collate_scratch *scratch = NULL;
@@ -766,7 +766,7 @@ TEST(what_cannot_be_is_refused_with_the_numbers)
     const uint16_t columns[2] = {0, 1};
     const int64_t beyond[1] = {INT64_C(1) << 33};
     const float values[2] = {1, 2};
-    scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 41};
+    scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 41, false, 0};
     scio_collate_spec spec = {.form = SCIO_FORM_DENSE, .n_ids = 12, .first_id = 2};
 
     check_refused(&spec, &row, SCIO_EINVAL, "a map sends a column to id 12, not in [2, 12)");
