@@ -300,9 +300,27 @@ def collate(
     epoch: int,
     pad_id: int,
     pad_value: float,
+    dtype: str | None = None,
+    index_dtype: str | None = None,
     threads: int = -1,
 ) -> dict[str, Any]:
     """Read the cells (global ids over the matrices) and collate them into one batch."""
+
+@final
+class Compact:
+    """Decoded rows that stay in memory; a Loader fills it (`attach`) and reads it (`resident`)."""
+
+    def __new__(cls, n_cells: int, n_tracks: int, max_nbytes: int, /) -> Compact: ...
+    @property
+    def n_cells(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...  # held now
+    @property
+    def max_nbytes(self) -> int: ...
+    @property
+    def is_full(self) -> bool: ...  # some row did not fit, nothing more is kept
+    def missing(self, cells: NDArray[np.int64] | None = None, /) -> NDArray[np.int64]:
+        """Return which of the cells (None: all) are not held."""
 
 @final
 class Loader:
@@ -341,14 +359,34 @@ class Loader:
         first_batch: int,
         given_cells: NDArray[np.int64] | None = None,
         given_offsets: NDArray[np.int64] | None = None,
+        dtype: str | None = None,
+        index_dtype: str | None = None,
+        keep: bool = False,
+        fill: bool = False,
+        extras: Sequence[Matrix] | None = None,
+        extra_is_layer: NDArray[np.bool_] | None = None,
+        resident: Compact | None = None,
+        mapped: Sequence[Matrix] | None = None,
+        mapped_cells: NDArray[np.int64] | None = None,
     ) -> Loader: ...
     # form: "tokens" "dense" "csr"; select: "most_expressed" "random_expressed" "first";
     # shuffle: "none" "block" "exact" "given"
     @property
     def n_batches(self) -> int: ...
-    def next(self) -> dict[str, Any] | None:
-        """Return the next batch, None at the end; waits without the GIL, Ctrl-C within 100 ms."""
-    def stats(self) -> dict[str, float]: ...
+    @property
+    def keep_nbytes(self) -> int: ...  # what is left for a Compact of all cells; 0: none fits
+    @property
+    def keep_least_nbytes(self) -> int: ...
+    @property
+    def keep_most_nbytes(self) -> int: ...
+    def attach(self, *, compact: Compact | None = None, sink: Sink | None = None) -> None:
+        """Put every decoded row there too; before the first `next`."""
+    def next(self, *, timeout: float | None = None) -> dict[str, Any] | None:
+        """Return the next batch, None at the end; waits without the GIL, Ctrl-C within 100 ms.
+
+        TimeoutError when none comes within `timeout` seconds.
+        """
+    def stats(self) -> dict[str, Any]: ...
     def plan(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (cells, offsets): global ids of every batch, without reading data."""
     def cancel(self) -> None: ...
@@ -359,3 +397,5 @@ class Loader:
 #           n_genes int64 (B,)
 #   dense:  expression float32 (B, width)
 #   csr:    data float32, indices int32, indptr int64, shape (B, width)
+#   with extras: "extras": a tuple in their order: array (B, width), or dict data, indices, indptr
+#   With fill=True there are no arrays.

@@ -23,13 +23,20 @@ scio_batch_clear(scio_batch *batch)
     scio_buf_release(batch->indptr);
     scio_buf_release(batch->index);
     scio_buf_release(batch->is_padding);
+    for (size_t k = 0; k < batch->n_extras; k++)
+        scio_batch_extra_clear(&batch->extras[k]);
+    scio_mem_free(batch->extras);
     memset(batch, 0, sizeof *batch);
 }
 
 size_t
 scio_batch_nbytes(const scio_batch *batch)
 {
-    return scio_buf_nbytes(batch->expression) + scio_buf_nbytes(batch->gene_indices) +
+    size_t nbytes = 0;
+
+    for (size_t k = 0; k < batch->n_extras; k++)
+        nbytes += scio_batch_extra_nbytes(&batch->extras[k]);
+    return nbytes + scio_buf_nbytes(batch->expression) + scio_buf_nbytes(batch->gene_indices) +
            scio_buf_nbytes(batch->attention_mask) + scio_buf_nbytes(batch->n_genes) +
            scio_buf_nbytes(batch->indptr) + scio_buf_nbytes(batch->index) +
            scio_buf_nbytes(batch->is_padding);

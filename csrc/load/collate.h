@@ -49,6 +49,15 @@ typedef struct scio_row {
     int32_t map_first;    /* then not looked at (may be NULL), and counts as increasing */
 } scio_row;
 
+/* A further matrix of the same cells (a layer, an embedding) beside a batch; buffers as there. */
+typedef struct scio_batch_extra {
+    scio_buf *values;  /* value[n_cells, width], or CSR data value[nnz] */
+    scio_buf *indices; /* CSR int32[nnz] */
+    scio_buf *indptr;  /* CSR int64[n_cells + 1] */
+    int64_t width, nnz;
+    scio_dtype value_dtype;
+} scio_batch_extra;
+
 /* A finished batch: buffers with one reference each, NULL where the form has none.  `value` and
  * `id` are value_dtype and id_dtype. */
 typedef struct scio_batch {
@@ -65,17 +74,10 @@ typedef struct scio_batch {
     scio_buf *indptr;         /* CSR int64[n_cells + 1] */
     scio_buf *index;          /* int64[n_cells], global cell ids */
     bool is_padding_any;
-    scio_buf *is_padding; /* uint8[n_cells] when is_padding_any: cells repeated to fill ranks */
+    scio_buf *is_padding;     /* uint8[n_cells] when is_padding_any: cells repeated to fill ranks */
+    scio_batch_extra *extras; /* [n_extras] owned */
+    size_t n_extras;
 } scio_batch;
-
-/* A further matrix of the same cells (a layer, an embedding) beside a batch; buffers as there. */
-typedef struct scio_batch_extra {
-    scio_buf *values;  /* value[n_cells, width], or CSR data value[nnz] */
-    scio_buf *indices; /* CSR int32[nnz] */
-    scio_buf *indptr;  /* CSR int64[n_cells + 1] */
-    int64_t width, nnz;
-    scio_dtype value_dtype;
-} scio_batch_extra;
 
 void scio_batch_clear(scio_batch *batch);
 size_t scio_batch_nbytes(const scio_batch *batch);

@@ -21,7 +21,7 @@ typedef struct row_head {
     uint32_t n_items;
     uint8_t value_dtype, index_dtype; /* index_dtype NONE: a dense row */
     uint16_t unused;
-} row_head;                           /* values behind it, then indices */
+} row_head; /* values behind it, then indices */
 
 _Static_assert(sizeof(row_head) == 8, "values behind it are aligned for 8 bytes");
 
@@ -31,7 +31,7 @@ struct scio_compact {
     size_t n_tracks;
     uint64_t max_nbytes, max_row_nbytes; /* of all; of the rows, without what slabs leave over */
     uint64_t slab_nbytes;
-    _Atomic(row_head *) *places;         /* [n_cells * n_tracks] NULL = missing */
+    _Atomic(row_head *) *places; /* [n_cells * n_tracks] NULL = missing */
     atomic_bool is_full;
     pthread_mutex_t mutex;
     bool has_mutex;
@@ -281,10 +281,10 @@ lay_row(const scio_row *row)
 {
     row_layout layout = {value_dtype_of(row), index_dtype_of(row), 0, 0};
 
-    layout.index_offset = round_up(
-        sizeof(row_head) + row->n_items * scio_dtype_itemsize(layout.value_dtype), 4);
-    layout.nbytes = round_up(
-        layout.index_offset + row->n_items * scio_dtype_itemsize(layout.index_dtype), 8);
+    layout.index_offset =
+        round_up(sizeof(row_head) + row->n_items * scio_dtype_itemsize(layout.value_dtype), 4);
+    layout.nbytes =
+        round_up(layout.index_offset + row->n_items * scio_dtype_itemsize(layout.index_dtype), 8);
     return layout;
 }
 
@@ -406,8 +406,7 @@ scio_compact_is_full(const scio_compact *compact)
 scio_compact_state
 scio_compact_find(const scio_compact *compact, int64_t cell, size_t i_track, scio_row *row)
 {
-    const row_head *head =
-        atomic_load_explicit(places_of(compact, cell), memory_order_acquire);
+    const row_head *head = atomic_load_explicit(places_of(compact, cell), memory_order_acquire);
 
     if (head == NULL || head == &CLAIMED)
         return SCIO_COMPACT_MISSING;

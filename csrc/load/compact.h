@@ -24,8 +24,8 @@ typedef enum scio_compact_state {
     SCIO_COMPACT_HELD
 } scio_compact_state;
 
-/* For n_cells cells with one row of each of n_tracks matrices.  It never holds more than max_nbytes;
- * EINVAL naming the bytes needed when not even an empty one fits. */
+/* For n_cells cells with one row of each of n_tracks matrices.  It never holds more than
+ * max_nbytes; EINVAL naming the bytes needed when not even an empty one fits. */
 SCIO_MUST_CHECK scio_status scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes,
                                              scio_compact **out, scio_error *err);
 scio_compact *scio_compact_retain(scio_compact *compact); /* NULL allowed */

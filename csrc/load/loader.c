@@ -130,10 +130,11 @@ make_given(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error
     scio_loader_options *const options = &loader->options;
 
     SCIO_TRY(check_given(options, loader->first_cells[loader->n_matrices], err));
-    SCIO_TRY(scio_loader_copy(options->given_cells, (size_t)options->given_offsets[options->n_given],
-                        sizeof(int64_t), &loader->given_cells, err));
+    SCIO_TRY(scio_loader_copy(options->given_cells,
+                              (size_t)options->given_offsets[options->n_given], sizeof(int64_t),
+                              &loader->given_cells, err));
     SCIO_TRY(scio_loader_copy(options->given_offsets, options->n_given + 1, sizeof(int64_t),
-                        &loader->given_offsets, err));
+                              &loader->given_offsets, err));
     loader->n_batches = (int64_t)options->n_given;
     return scio_loader_plan_given(loader, cells, n_cells, err);
 }
@@ -288,6 +289,7 @@ scio_loader_free(scio_loader *loader)
             loader->store.blocks[i].failure = NULL;
         }
     scio_store_clear(&loader->store);
+    scio_buf_unreserve(loader->waiting_nbytes);
     scio_loader_release_sources(loader);
     scio_mem_free(loader->id_mask);
     scio_mem_free(loader->given_cells);
@@ -309,6 +311,8 @@ start(scio_loader *loader)
     pthread_mutex_lock(&loader->mutex);
     if (!loader->is_started) {
         loader->is_started = true;
+        loader->waiting_nbytes = (size_t)(2 * loader->worst_nbytes);
+        scio_buf_reserve(loader->waiting_nbytes);
         loader->started_at = scio_loader_clock();
         scio_loader_account_locked(loader);
         scio_loader_advance_locked(loader);

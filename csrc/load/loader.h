@@ -44,12 +44,14 @@ typedef struct scio_loader_options {
     const int64_t *given_cells;   /* GIVEN: global cell ids of all batches, concatenated */
     const int64_t *given_offsets; /* [n_given + 1] */
     size_t n_given;
-    /* Further matrices of the same cells: extras[i * n_extras + k] belongs to source i (retained). */
+    /* Further matrices of the same cells: extras[i * n_extras + k] belongs to source i (retained).
+     */
     scio_matrix *const *extras;
     size_t n_extras;
     const bool *is_extra_layer; /* [n_extras] columns are those of the main matrix; else obsm */
-    bool is_keeping; /* max_memory leaves room for a compact store of all cells, where that can be */
-    bool is_fill;    /* batches are put (see scio_loader_attach) and not collated: empty ones come */
+    bool
+        is_keeping; /* max_memory leaves room for a compact store of all cells, where that can be */
+    bool is_fill;   /* batches are put (see scio_loader_attach) and not collated: empty ones come */
     /* All cells are resident: in `resident`, or in mapped[i * (1 + n_extras) + track] for source i,
      * where row j is the j-th of mapped_cells (ascending global ids, NULL = all cells) that lies in
      * the source. Retained; mapped_cells is copied. */
@@ -61,7 +63,7 @@ typedef struct scio_loader_options {
 
 typedef struct scio_loader_stats {
     int64_t cells, batches, skipped_cells;
-    double seconds, seconds_wait; /* wait: the consumer waited for us */
+    double seconds, seconds_wait;                           /* wait: the consumer waited for us */
     double seconds_decode, seconds_gather, seconds_collate; /* summed over threads */
     int64_t nbytes_read, chunks_decoded, chunks_total, n_windows, n_blocks;
     int64_t peak_nbytes; /* largest accounted memory at any time */
@@ -79,8 +81,8 @@ SCIO_MUST_CHECK scio_status scio_loader_new(scio_matrix *const *matrices, size_t
                                             size_t n_cells, const scio_collate_spec *spec,
                                             const scio_loader_options *options, scio_loader **out,
                                             scio_error *err);
-/* What max_memory leaves for a compact store (0: not asked for, or not even the least fits), and the
- * least and most bytes that one of all the rank's cells takes. */
+/* What max_memory leaves for a compact store (0: not asked for, or not even the least fits), and
+ * the least and most bytes that one of all the rank's cells takes. */
 typedef struct scio_loader_keep {
     uint64_t nbytes, least_nbytes, most_nbytes;
 } scio_loader_keep;

@@ -124,9 +124,8 @@ find_all_resident(finding *f, int64_t first, int64_t n_cells, scio_error *err)
 {
     for (int64_t i = 0; i < n_cells; i += RESIDENT_STRIDE) {
         const int64_t left = n_cells - i;
-        SCIO_TRY(find_some_resident(f, first + i,
-                                    (size_t)(left < RESIDENT_STRIDE ? left : RESIDENT_STRIDE),
-                                    err));
+        SCIO_TRY(find_some_resident(
+            f, first + i, (size_t)(left < RESIDENT_STRIDE ? left : RESIDENT_STRIDE), err));
     }
     return SCIO_OK;
 }
@@ -142,6 +141,35 @@ mark_padding(const scio_loader_slot *slot, size_t n_rows, scio_batch *out, scio_
     return SCIO_OK;
 }
 
+/* Track k + 1 of the cells of the batch. */
+static scio_status
+collate_extra(const scio_loader *loader, scio_loader_slot *slot, size_t n_rows, size_t k,
+              scio_batch *out, scio_error *err)
+{
+    scio_row *const rows = &slot->rows[(k + 1) * slot->n_room];
+
+    if (loader->is_layer[k + 1])
+        return scio_collate_layer(&loader->spec, out, rows, n_rows, slot->collate, &out->extras[k],
+                                  err);
+    return scio_collate_dense_rows(rows, n_rows, scio_loader_matrix(loader, 0, k + 1)->n_cols,
+                                   loader->spec.value_dtype, &out->extras[k], err);
+}
+
+static scio_status
+collate_extras(const scio_loader *loader, scio_loader_slot *slot, size_t n_rows, scio_batch *out,
+               scio_error *err)
+{
+    const size_t n_extras = loader->n_tracks - 1;
+
+    if (n_extras == 0)
+        return SCIO_OK;
+    SCIO_TRY(scio_mem_zalloc(n_extras, sizeof *out->extras, &out->extras, err));
+    out->n_extras = n_extras;
+    for (size_t k = 0; k < n_extras; k++)
+        SCIO_TRY(collate_extra(loader, slot, n_rows, k, out, err));
+    return SCIO_OK;
+}
+
 static scio_status
 collate(const scio_loader *loader, scio_loader_slot *slot, size_t n_rows, bool has_padding,
         scio_batch *out, scio_error *err)
@@ -153,9 +181,9 @@ collate(const scio_loader *loader, scio_loader_slot *slot, size_t n_rows, bool h
         return SCIO_OK;
     }
     SCIO_TRY(scio_collate(&loader->spec, slot->rows, n_rows, slot->collate, out, err));
-    if (!has_padding)
-        return SCIO_OK;
-    status = mark_padding(slot, n_rows, out, err);
+    status = collate_extras(loader, slot, n_rows, out, err);
+    if (status == SCIO_OK && has_padding)
+        status = mark_padding(slot, n_rows, out, err);
     if (status != SCIO_OK)
         scio_batch_clear(out);
     return status;

@@ -40,6 +40,20 @@ scio_loader_batch_bound(const scio_collate_spec *spec, uint64_t n_cells, uint64_
     }
 }
 
+/* The same for a track beside the main one. */
+static uint64_t
+extra_bound(const scio_loader *loader, size_t i_track, uint64_t n_cells, uint64_t n_items,
+            uint64_t longest)
+{
+    const scio_collate_spec *const spec = &loader->spec;
+    const uint64_t bound = scio_loader_batch_bound(spec, n_cells, n_items, longest);
+
+    if (!loader->is_layer[i_track])
+        return 4096 +
+               n_cells * (uint64_t)scio_loader_matrix(loader, 0, i_track)->n_cols * sizeof(float);
+    return spec->form == SCIO_FORM_TOKENS ? bound / 4 + 4096 : bound; /* one array of those */
+}
+
 static uint64_t
 unit_nbytes(const scio_matrix *matrix)
 {
@@ -158,7 +172,7 @@ add_bounds(const scio_loader *loader, size_t i_source, size_t i_track, const int
                 (uint64_t)(matrix->indptr[cells[i] - first + 1] - matrix->indptr[cells[i] - first]);
     bounds->least_nbytes += scio_compact_least_nbytes(n_cells, n_items, is_dense);
     bounds->most_nbytes += scio_compact_most_nbytes(n_cells, n_items, is_dense,
-                                             scio_dtype_itemsize(matrix->data_dtype));
+                                                    scio_dtype_itemsize(matrix->data_dtype));
 }
 
 /* Least and most bytes of a store of all cells of a rank.  Its table has a place for every cell. */
@@ -193,7 +207,8 @@ bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
     return bounds;
 }
 
-/* A function of sources, selection, cap and batch alone, so that every epoch has the same windows. */
+/* A function of sources, selection, cap and batch alone, so that every epoch has the same windows.
+ */
 static void
 choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t slot)
 {
@@ -210,6 +225,35 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
 }
 
 /* ---- the plan ---- */
+
+static scio_plan_extent
+longest_extent(const scio_plan *plan)
+{
+    scio_plan_extent most = plan->extents[0];
+
+    for (size_t t = 1; t < plan->n_tracks; t++) {
+        const scio_plan_extent *const extent = &plan->extents[t];
+        most.longest_row =
+            extent->longest_row > most.longest_row ? extent->longest_row : most.longest_row;
+        most.batch_items =
+            extent->batch_items > most.batch_items ? extent->batch_items : most.batch_items;
+    }
+    return most;
+}
+
+/* Most bytes of a batch with all its tracks. */
+static uint64_t
+planned_bound(const scio_loader *loader, uint64_t n_cells)
+{
+    const scio_plan_extent *const extents = loader->plan->extents;
+    uint64_t nbytes = scio_loader_batch_bound(&loader->spec, n_cells, extents[0].batch_items,
+                                              (uint64_t)extents[0].longest_row);
+
+    for (size_t t = 1; t < loader->n_tracks; t++)
+        nbytes += sizeof(scio_batch_extra) + extra_bound(loader, t, n_cells, extents[t].batch_items,
+                                                         (uint64_t)extents[0].longest_row);
+    return nbytes;
+}
 
 static scio_status
 lay_within(scio_loader *loader, uint64_t cap, uint64_t least_rest, uint64_t *least_out,
@@ -237,17 +281,15 @@ scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cell
     scio_plan *const plan = loader->plan;
     const uint64_t size = (uint64_t)loader->options.batch_size;
     const uint64_t n_of_batch = plan->n_stream < (int64_t)size ? (uint64_t)plan->n_stream : size;
+    const scio_plan_extent most = longest_extent(plan);
     const uint64_t slot =
-        slot_nbytes(loader, (uint64_t)plan->longest_row, plan->batch_items, n_of_batch);
+        slot_nbytes(loader, (uint64_t)most.longest_row, most.batch_items, n_of_batch);
     scio_error failure = SCIO_ERROR_INIT;
     uint64_t cap = loader->options.max_memory, least_windows = 0;
     scio_status status;
 
-    loader->worst_nbytes = loader->options.is_fill
-                               ? sizeof(scio_batch)
-                               : scio_loader_batch_bound(&loader->spec, n_of_batch,
-                                                         plan->batch_items,
-                                                         (uint64_t)plan->longest_row);
+    loader->worst_nbytes =
+        loader->options.is_fill ? sizeof(scio_batch) : planned_bound(loader, n_of_batch);
     const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
     choose_keep(loader, cells, n_cells, slot);
     status = lay_within(loader, cap - loader->keep.nbytes, least_rest, &least_windows, &failure);
@@ -318,6 +360,8 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
     loader->worst_nbytes =
         scio_loader_batch_bound(&loader->spec, most.n_cells, most.n_items, most.longest) +
         most.held + most.n_cells * 24;
+    for (size_t t = 1; t < loader->n_tracks; t++)
+        loader->worst_nbytes += extra_bound(loader, t, most.n_cells, most.n_items, most.longest);
     const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
     if (least > loader->options.max_memory)
         return too_small(loader, least, err);

@@ -14,8 +14,7 @@ planned_cells(const scio_loader *loader, int64_t *cells, int64_t *offsets, scio_
         const scio_plan_window *const window = &plan->windows[w];
         const int64_t n_cells = window->pos1 - window->pos0;
         int64_t *perm = NULL;
-        SCIO_TRY(
-            scio_mem_alloc((size_t)scio_plan_permuted(plan, w), sizeof *perm, &perm, err));
+        SCIO_TRY(scio_mem_alloc((size_t)scio_plan_permuted(plan, w), sizeof *perm, &perm, err));
         scio_plan_permute(plan, w, perm);
         for (int64_t i = 0; i < n_cells; i++) {
             const scio_plan_entry entry = scio_plan_at(plan, w, window->pos0 + perm[i]);

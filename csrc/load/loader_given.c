@@ -62,8 +62,8 @@ take_track(given_work *work, size_t i_source, size_t i_track, size_t begin, size
     scio_csr *csr = NULL;
 
     SCIO_TRY(new_csr(work->taken, &csr, err));
-    SCIO_TRY(scio_matrix_take(matrix, work->rows + begin, n_rows, SCIO_DTYPE_NONE, 0, NULL, csr,
-                              err));
+    SCIO_TRY(
+        scio_matrix_take(matrix, work->rows + begin, n_rows, SCIO_DTYPE_NONE, 0, NULL, csr, err));
     work->taken->n_csrs++;
     const int64_t *const indptr = scio_buf_data(csr->indptr);
     for (size_t i = 0; i < n_rows; i++) {

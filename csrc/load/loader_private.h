@@ -55,7 +55,7 @@ struct scio_loader {
     size_t n_matrices, n_tracks;
     bool *is_layer; /* [n_tracks] columns are those of the main matrix */
     int32_t **maps; /* copies */
-    bool *is_map_increasing;
+    bool *is_map_increasing, *is_map_identity;
     int64_t *first_cells; /* [n_matrices + 1] */
     scio_collate_spec spec;
     uint8_t *id_mask; /* copy */
@@ -63,16 +63,16 @@ struct scio_loader {
     int64_t *given_cells, *given_offsets; /* copies */
     scio_plan *plan;                      /* NULL for GIVEN */
     int64_t n_batches;
-    bool is_resident;      /* nothing is decoded */
+    bool is_resident;       /* nothing is decoded */
     scio_compact *resident; /* retained, may be NULL */
-    scio_matrix **mapped;  /* [n_matrices * n_tracks] retained; NULL = none */
-    int64_t *mapped_cells; /* copy; NULL = all */
+    scio_matrix **mapped;   /* [n_matrices * n_tracks] retained; NULL = none */
+    int64_t *mapped_cells;  /* copy; NULL = all */
     size_t n_mapped_cells;
     size_t *mapped_first;  /* [n_matrices] place in mapped_cells of the source's first */
     scio_compact *compact; /* rows are put there; retained, may be NULL */
     scio_sink *sink;       /* likewise */
     scio_loader_keep keep;
-    scio_store store; /* blocks are NULL when resident */
+    scio_store store;            /* blocks are NULL when resident */
     scio_loader_window *windows; /* [plan->n_windows] */
     scio_loader_slot *slots;     /* [n_slots] */
     size_t n_slots;
@@ -83,6 +83,7 @@ struct scio_loader {
     uint64_t worst_nbytes; /* of a batch */
     uint64_t fixed_nbytes; /* plan, scratch, ring: accounted from start to end */
     uint64_t queue_nbytes; /* budget of batches */
+    size_t waiting_nbytes; /* of dropped batches that may wait for the next ones */
     uint64_t h5_nbytes;    /* of a thread's scratch for decoding, as planned */
     int cancel;            /* atomic */
     pthread_mutex_t mutex;

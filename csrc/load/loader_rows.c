@@ -46,6 +46,8 @@ scio_loader_finish_row(const scio_loader *loader, size_t i_source, int64_t cell,
 {
     row->map = loader->maps[i_source];
     row->is_map_increasing = loader->is_map_increasing[i_source];
+    row->is_map_identity = loader->is_map_identity[i_source];
+    row->map_first = row->is_map_identity ? row->map[0] : 0;
     row->cell = cell;
 }
 
@@ -131,8 +133,8 @@ scio_loader_find_resident(const scio_loader *loader, int64_t cell, int64_t i_sel
             const scio_compact *const compact =
                 loader->resident != NULL ? loader->resident : loader->compact;
             memset(row, 0, sizeof *row);
-            *state_out = compact != NULL ? scio_compact_find(compact, cell, t, row)
-                                         : SCIO_COMPACT_MISSING;
+            *state_out =
+                compact != NULL ? scio_compact_find(compact, cell, t, row) : SCIO_COMPACT_MISSING;
             if (*state_out != SCIO_COMPACT_HELD)
                 return SCIO_OK;
         }

@@ -54,8 +54,7 @@ void
 scio_loader_account_locked(scio_loader *loader)
 {
     const uint64_t nbytes = loader->fixed_nbytes + loader->reserved_nbytes + loader->perm_nbytes +
-                            loader->store.zone_nbytes + loader->excess_nbytes +
-                            kept_nbytes(loader);
+                            loader->store.zone_nbytes + loader->excess_nbytes + kept_nbytes(loader);
     if ((int64_t)nbytes > loader->stats.peak_nbytes)
         loader->stats.peak_nbytes = (int64_t)nbytes;
 }
@@ -81,8 +80,7 @@ check_sources(const scio_loader *loader, size_t i_window, scio_error *err)
         if (is_checked[s] || !matrix->is_in_file)
             continue;
         is_checked[s] = 1;
-        status =
-            scio_source_check_unchanged(scio_h5_file_source(matrix->data_dataset->file), err);
+        status = scio_source_check_unchanged(scio_h5_file_source(matrix->data_dataset->file), err);
     }
     scio_mem_free(is_checked);
     return status;

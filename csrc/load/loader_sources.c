@@ -52,6 +52,32 @@ is_increasing(const int32_t *map, int64_t n_cols)
     return true;
 }
 
+/* Column c has id map[0] + c: nothing needs to be looked up. */
+static bool
+is_identity(const int32_t *map, int64_t n_cols)
+{
+    for (int64_t i = 0; i < n_cols; i++)
+        if (map[i] < 0 || map[i] != map[0] + i)
+            return false;
+    return n_cols > 0;
+}
+
+/* All sources must agree in what a batch has one width for. */
+static scio_status
+check_widths(const scio_loader *loader, scio_error *err)
+{
+    for (size_t t = 1; t < loader->n_tracks; t++) {
+        const scio_matrix *const first = scio_loader_matrix(loader, 0, t);
+        for (size_t i = 1; i < loader->n_matrices && !loader->is_layer[t]; i++) {
+            const scio_matrix *const other = scio_loader_matrix(loader, i, t);
+            if (other->n_cols != first->n_cols)
+                return scio_fail(err, SCIO_EINVAL, "%s has %" PRId64 " columns, %s has %" PRId64,
+                                 other->name, other->n_cols, first->name, first->n_cols);
+        }
+    }
+    return SCIO_OK;
+}
+
 static scio_status
 check_extra(const scio_matrix *main, const scio_matrix *extra, bool is_layer, scio_error *err)
 {
@@ -81,6 +107,7 @@ keep_source(scio_loader *loader, size_t i, scio_matrix *main, const int32_t *map
     loader->first_cells[i + 1] = loader->first_cells[i] + main->n_rows;
     SCIO_TRY(scio_loader_copy(map, (size_t)main->n_cols, sizeof(int32_t), &loader->maps[i], err));
     loader->is_map_increasing[i] = is_increasing(map, main->n_cols);
+    loader->is_map_identity[i] = is_identity(map, main->n_cols);
     return SCIO_OK;
 }
 
@@ -91,17 +118,18 @@ keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *
     const size_t n = loader->n_matrices;
 
     loader->n_tracks = 1 + loader->options.n_extras;
-    SCIO_TRY(scio_mem_zalloc(n, loader->n_tracks * sizeof *loader->matrices, &loader->matrices,
-                             err));
+    SCIO_TRY(
+        scio_mem_zalloc(n, loader->n_tracks * sizeof *loader->matrices, &loader->matrices, err));
     SCIO_TRY(scio_mem_zalloc(loader->n_tracks, sizeof(bool), &loader->is_layer, err));
     for (size_t t = 0; t < loader->n_tracks; t++)
         loader->is_layer[t] = t == 0 || loader->options.is_extra_layer[t - 1];
     SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->maps, &loader->maps, err));
     SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_increasing, err));
+    SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_identity, err));
     SCIO_TRY(scio_mem_zalloc(n + 1, sizeof(int64_t), &loader->first_cells, err));
     for (size_t i = 0; i < n; i++)
         SCIO_TRY(keep_source(loader, i, matrices[i], maps[i], err));
-    return SCIO_OK;
+    return check_widths(loader, err);
 }
 
 /* ---- what is resident ---- */
@@ -136,7 +164,7 @@ keep_mapped(scio_loader *loader, scio_error *err)
     if (options->mapped_cells != NULL) {
         loader->n_mapped_cells = options->n_mapped_cells;
         SCIO_TRY(scio_loader_copy(options->mapped_cells, options->n_mapped_cells, sizeof(int64_t),
-                            &loader->mapped_cells, err));
+                                  &loader->mapped_cells, err));
     }
     for (size_t i = 0; i < loader->n_matrices; i++) {
         int64_t n_rows = loader->first_cells[i + 1] - loader->first_cells[i];
@@ -207,5 +235,6 @@ scio_loader_release_sources(scio_loader *loader)
     scio_mem_free(loader->matrices);
     scio_mem_free(loader->maps);
     scio_mem_free(loader->is_map_increasing);
+    scio_mem_free(loader->is_map_identity);
     scio_mem_free(loader->first_cells);
 }

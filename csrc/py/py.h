@@ -301,8 +301,8 @@ typedef struct py_sources {
 int py_sources_take(py_state *state, PyObject *matrices, PyObject *maps, int64_t n_ids,
                     py_sources *out);
 void py_sources_clear(py_sources *sources);
-/* A tuple of the matrices of a sequence (a new reference), n_expected of them, and the C ones, which
- * the caller frees and which live as long as the tuple. */
+/* A tuple of the matrices of a sequence (a new reference), n_expected of them, and the C ones,
+ * which the caller frees and which live as long as the tuple. */
 PyObject *py_matrices_take(const py_state *state, PyObject *sequence, const char *name,
                            size_t n_expected, scio_matrix ***out);
 
@@ -313,7 +313,7 @@ typedef struct py_spec {
     py_view id_mask;
 } py_spec;
 
-#define PY_N_SPEC_PARAMS 13
+#define PY_N_SPEC_PARAMS 15
 /* The parameters that write into `spec`. */
 void py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS]);
 /* Checks what was parsed and completes spec->c. */

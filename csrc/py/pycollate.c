@@ -185,6 +185,8 @@ py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS])
         {.name = "epoch", .kind = PY_UINT64, .out = &spec->c.epoch},
         {.name = "pad_id", .kind = PY_INT64, .out = &spec->c.pad_id},
         {.name = "pad_value", .kind = PY_DOUBLE, .out = &spec->pad_value},
+        {.name = "dtype", .kind = PY_DTYPE, .is_optional = true, .out = &spec->c.value_dtype},
+        {.name = "index_dtype", .kind = PY_DTYPE, .is_optional = true, .out = &spec->c.id_dtype},
     };
 
     memset(spec, 0, sizeof(*spec));
@@ -213,6 +215,13 @@ py_spec_finish(const py_state *state, py_spec *spec)
     else if (c->id_mask != NULL && (int64_t)spec->id_mask.n_items != c->n_ids)
         py_fail(state, SCIO_EINVAL, "id_mask has %zu entries, expected n_ids = %lld",
                 spec->id_mask.n_items, (long long)c->n_ids);
+    else if (c->value_dtype != SCIO_DTYPE_NONE && c->value_dtype != SCIO_F32 &&
+             c->value_dtype != SCIO_F16)
+        py_fail(state, SCIO_EINVAL, "dtype is %s, expected float32 or float16",
+                scio_dtype_name(c->value_dtype));
+    else if (c->id_dtype != SCIO_DTYPE_NONE && c->id_dtype != SCIO_I64 && c->id_dtype != SCIO_I32)
+        py_fail(state, SCIO_EINVAL, "index_dtype is %s, expected int64 or int32",
+                scio_dtype_name(c->id_dtype));
     else
         return 0;
     return -1;
@@ -238,17 +247,19 @@ put_form(PyObject *dict, scio_batch *b)
 {
     switch (b->form) {
     case SCIO_FORM_TOKENS:
-        if (put_array(dict, "expression", &b->expression, SCIO_F32, 2, b->n_cells, b->width) < 0 ||
-            put_array(dict, "gene_indices", &b->gene_indices, SCIO_I64, 2, b->n_cells, b->width) <
+        if (put_array(dict, "expression", &b->expression, b->value_dtype, 2, b->n_cells, b->width) <
                 0 ||
-            put_array(dict, "attention_mask", &b->attention_mask, SCIO_I64, 2, b->n_cells,
+            put_array(dict, "gene_indices", &b->gene_indices, b->id_dtype, 2, b->n_cells,
+                      b->width) < 0 ||
+            put_array(dict, "attention_mask", &b->attention_mask, b->id_dtype, 2, b->n_cells,
                       b->width) < 0)
             return -1;
         return put_array(dict, "n_genes", &b->n_genes, SCIO_I64, 1, b->n_cells, 0);
     case SCIO_FORM_DENSE:
-        return put_array(dict, "expression", &b->expression, SCIO_F32, 2, b->n_cells, b->width);
+        return put_array(dict, "expression", &b->expression, b->value_dtype, 2, b->n_cells,
+                         b->width);
     case SCIO_FORM_CSR:
-        if (put_array(dict, "data", &b->expression, SCIO_F32, 1, b->nnz, 0) < 0 ||
+        if (put_array(dict, "data", &b->expression, b->value_dtype, 1, b->nnz, 0) < 0 ||
             put_array(dict, "indices", &b->gene_indices, SCIO_I32, 1, b->nnz, 0) < 0 ||
             put_array(dict, "indptr", &b->indptr, SCIO_I64, 1, b->n_cells + 1, 0) < 0)
             return -1;
@@ -256,6 +267,44 @@ put_form(PyObject *dict, scio_batch *b)
                       Py_BuildValue("(LL)", (long long)b->n_cells, (long long)b->width));
     }
     return 0;
+}
+
+/* A layer or an embedding: an array, or the three of a CSR as a dict. */
+static PyObject *
+extra_object(scio_batch_extra *extra, int64_t n_cells)
+{
+    const npy_intp dims[2] = {(npy_intp)n_cells, (npy_intp)extra->width};
+    scio_buf *const values = extra->values;
+    PyObject *dict;
+
+    if (extra->indptr == NULL) {
+        extra->values = NULL;
+        return py_array_from_buf(values, extra->value_dtype, 2, dims);
+    }
+    dict = PyDict_New();
+    if (dict != NULL &&
+        (put_array(dict, "data", &extra->values, extra->value_dtype, 1, extra->nnz, 0) < 0 ||
+         put_array(dict, "indices", &extra->indices, SCIO_I32, 1, extra->nnz, 0) < 0 ||
+         put_array(dict, "indptr", &extra->indptr, SCIO_I64, 1, n_cells + 1, 0) < 0))
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* A tuple, in the order of the loader's tracks; empty when there are none. */
+static PyObject *
+extras_tuple(scio_batch *batch)
+{
+    PyObject *const tuple = PyTuple_New((Py_ssize_t)batch->n_extras);
+
+    for (size_t k = 0; tuple != NULL && k < batch->n_extras; k++) {
+        PyObject *const item = extra_object(&batch->extras[k], batch->n_cells);
+        if (item == NULL) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)k, item);
+    }
+    return tuple;
 }
 
 PyObject *
@@ -274,7 +323,8 @@ py_batch_dict(scio_batch *batch)
          py_put(dict, "width", PyLong_FromLongLong(batch->width)) < 0 ||
          put_array(dict, "index", &batch->index, SCIO_I64, 1, batch->n_cells, 0) < 0 ||
          put_array(dict, "is_padding", &batch->is_padding, SCIO_BOOL, 1, batch->n_cells, 0) < 0 ||
-         put_form(dict, batch) < 0))
+         put_form(dict, batch) < 0 ||
+         (batch->n_extras > 0 && py_put(dict, "extras", extras_tuple(batch)) < 0)))
         Py_CLEAR(dict);
     scio_batch_clear(batch);
     return dict;
@@ -487,7 +537,7 @@ PyMethodDef py_collate_methods[] = {
     {"collate", PY_METHOD(collate), METH_FASTCALL | METH_KEYWORDS,
      "collate($module, matrices, maps, cells, /, *, form, n_ids, first_id, library_size, "
      "target_sum, log1p, id_mask, max_genes, select, seed, epoch, pad_id, pad_value, "
-     "threads=-1)\n--\n\n"
+     "dtype=None, index_dtype=None, threads=-1)\n--\n\n"
      "Read the cells (global ids over the matrices) and collate them into one batch."},
     {NULL, NULL, 0, NULL},
 };

@@ -258,6 +258,8 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
         {0},
         {0},
         {0},
+        {0},
+        {0},
     };
     const size_t n_own = PY_N_PARAMS(params) - PY_N_SPEC_PARAMS;
 
@@ -498,14 +500,15 @@ loader_next(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kw
 static PyObject *
 stats_dict(const scio_loader_stats *s)
 {
-    return Py_BuildValue(
-        "{sL sL sL sd sd sd sd sd sL sL sL sL sL sL sL}", "cells", (long long)s->cells, "batches",
-        (long long)s->batches, "skipped_cells", (long long)s->skipped_cells, "seconds", s->seconds,
-        "seconds_wait", s->seconds_wait, "seconds_decode", s->seconds_decode, "seconds_gather",
-        s->seconds_gather, "seconds_collate", s->seconds_collate, "nbytes_read", (long long)s->nbytes_read, "chunks_decoded",
-        (long long)s->chunks_decoded, "chunks_total", (long long)s->chunks_total, "n_windows",
-        (long long)s->n_windows, "n_blocks", (long long)s->n_blocks, "peak_nbytes",
-        (long long)s->peak_nbytes, "cap_nbytes", (long long)s->cap_nbytes);
+    return Py_BuildValue("{sL sL sL sd sd sd sd sd sL sL sL sL sL sL sL}", "cells",
+                         (long long)s->cells, "batches", (long long)s->batches, "skipped_cells",
+                         (long long)s->skipped_cells, "seconds", s->seconds, "seconds_wait",
+                         s->seconds_wait, "seconds_decode", s->seconds_decode, "seconds_gather",
+                         s->seconds_gather, "seconds_collate", s->seconds_collate, "nbytes_read",
+                         (long long)s->nbytes_read, "chunks_decoded", (long long)s->chunks_decoded,
+                         "chunks_total", (long long)s->chunks_total, "n_windows",
+                         (long long)s->n_windows, "n_blocks", (long long)s->n_blocks, "peak_nbytes",
+                         (long long)s->peak_nbytes, "cap_nbytes", (long long)s->cap_nbytes);
 }
 
 static PyObject *

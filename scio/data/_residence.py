@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.data._cache import FastCache
 from scio.errors import ScioWarning
 
 if TYPE_CHECKING:
+    from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
 _FILL_BATCH_SIZE = 1024
@@ -224,6 +224,8 @@ class Residence:
         if directory is None or self._is_cache_lost or not self.keeps:
             return None
         if self._cache is None:
+            from scio.data._cache import FastCache
+
             cells = self._own_cells()
             self._cache = FastCache(Path(directory), self._loader.dataset.store, cells)
         return self._cache if self._cache.is_possible else None

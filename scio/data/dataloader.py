@@ -386,6 +386,7 @@ class CellDataLoader:
             batches = [np.asarray(list(b), dtype=np.int64) for b in self.batch_sampler]
         else:
             positions = np.fromiter(sampler, dtype=np.int64)
+            self._check_positions(positions)
             n_whole = len(positions) // self.batch_size * self.batch_size
             if self.drop_last:
                 positions = positions[:n_whole]

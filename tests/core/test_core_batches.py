@@ -51,6 +51,18 @@ def drain(loader):
     return batches
 
 
+def filled(matrices, options, max_nbytes=1 << 24):
+    """A compact store of all cells, filled by a pass in file order that makes no batches."""
+    store = _core.Compact(sum(m.shape[0] for m in matrices), 1, max_nbytes)
+    fill = _core.Loader(
+        matrices, [gene_map()] * len(matrices), **(options | {"shuffle": "none", "fill": True})
+    )
+    fill.attach(compact=store)
+    drain(fill)
+    fill.close()
+    return store
+
+
 # --- collate
 
 
@@ -136,6 +148,8 @@ def test_an_epoch_has_every_cell_once_in_the_order_of_the_plan(counts, shuffle, 
     matrices = [file_matrix(counts), memory_matrix(random_csr(9))]
     both = sp.vstack([counts.csr, random_csr(9)]).tocsr()
     options = LOADER | {"shuffle": shuffle, "threads": threads}
+    if shuffle == "exact":
+        options["resident"] = filled(matrices, options)
     loader = _core.Loader(matrices, [gene_map()] * 2, **options)
     cells, offsets = loader.plan()
     assert loader.n_batches == len(offsets) - 1 == 10
@@ -150,7 +164,14 @@ def test_an_epoch_has_every_cell_once_in_the_order_of_the_plan(counts, shuffle, 
     assert (stats["cells"], stats["batches"]) == (2 * N_ROWS, 10)
     loader.close()
     assert loader.stats()["cells"] == 2 * N_ROWS
-    del batches, batch, loader, cells, offsets
+    del batches, batch, loader, cells, offsets, options
+
+
+def test_an_exact_plan_says_that_its_rows_are_nowhere(counts):
+    loader = _core.Loader([file_matrix(counts)], [gene_map()], **(LOADER | {"shuffle": "exact"}))
+    assert sorted(loader.plan()[0]) == list(range(N_ROWS))
+    with pytest.raises(ValueError, match=r"cell \d+ is not resident"):
+        loader.next()
 
 
 def test_given_batches(counts, no_leak):
