@@ -10,8 +10,10 @@ from scio.errors import MissingDependencyError
 _PIP_NAMES = {
     "anndata": "scio[anndata]",
     "fsspec": "scio[remote]",
+    "pydantic": "scio[config]",
     "scipy": "scio[anndata]",
     "torch": "scio[torch]",
+    "yaml": "scio[config]",
 }
 
 

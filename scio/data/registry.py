@@ -6,12 +6,14 @@ import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scio._names import near_names
 from scio.data.dataset import CellDataset
-from scio.data.gene_vocab import GeneVocab
 from scio.errors import KeyNotFoundError, UnsupportedError
+
+if TYPE_CHECKING:
+    from scio.data.gene_vocab import GeneVocab
 
 __all__ = ["DataRegistry"]
 
@@ -63,7 +65,7 @@ class DataRegistry:
         if not isinstance(name, str) or not name or looks_like_path(name):
             message = f"a name is a word without '/', '.' and wildcards, not {name!r}"
             raise ValueError(message)
-        things = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+        things: list[Any] = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         if not things:
             message = f"{name!r} needs at least one path"
             raise ValueError(message)
@@ -134,7 +136,9 @@ class DataRegistry:
             raise FileNotFoundError(message)
         # The root is a place, not a pattern, even when its name has brackets.
         pattern = os.path.expanduser(entry)
-        found = sorted(self._absolute(m) for m in glob.glob(pattern, root_dir=self.root, recursive=True))
+        found = sorted(
+            self._absolute(m) for m in glob.glob(pattern, root_dir=self.root, recursive=True)
+        )
         files: list[Path | str] = [match for match in found if not match.is_dir()]
         if not files:
             message = f"no file matches {entry!r} in {(self.root or Path()).absolute()}"
