@@ -438,8 +438,10 @@ class WeightedCellSampler(PositionSampler):
             cumulated = np.cumsum(self._weights)
             drawn = uniforms(key, n_draws)[self.rank :: self.num_replicas] * cumulated[-1]
             last = int(np.flatnonzero(self._weights)[-1])  # a product may round up to the total
-            found = np.searchsorted(cumulated, drawn, side="right")
-            return found.clip(max=last)
+            found: NDArray[np.int64] = np.searchsorted(cumulated, drawn, side="right").clip(
+                max=last
+            )
+            return found
         drawable = np.flatnonzero(self._weights)
         keys = np.log(uniforms(key, len(drawable))) / self._weights[drawable]
         order = np.argsort(-keys, kind="stable")[:n_draws]
