@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scio.data.anndata_store import AnnDataStore
 from scio.data.census import build_obs_value_filter
+from scio.data.config import DataPipeline, build, load_config
 from scio.data.dataloader import CellDataLoader, collate_cells
 from scio.data.dataset import CellDataset
 from scio.data.gene_vocab import GeneVocab
@@ -15,7 +16,7 @@ from scio.data.registry import DataRegistry
 from scio.data.samplers import BatchAwareSampler, DistributedShardSampler, WeightedCellSampler
 
 if TYPE_CHECKING:
-    from scio.data.config import DataConfig, DataPipeline, build, load_config
+    from scio.data._config_model import DataConfig
 
 __all__ = [
     "AnnDataStore",
@@ -35,12 +36,10 @@ __all__ = [
     "load_config",
 ]
 
-_OF_CONFIG = frozenset({"DataConfig", "DataPipeline", "build", "load_config"})  # need pydantic
-
 
 def __getattr__(name: str) -> Any:
-    if name in _OF_CONFIG:
-        value = getattr(importlib.import_module("scio.data.config"), name)
+    if name == "DataConfig":  # a pydantic model, which scio.data itself does not need
+        value = importlib.import_module("scio.data._config_model").DataConfig
         globals()[name] = value  # the next look-up does not come here
         return value
     message = f"module 'scio.data' has no attribute {name!r}"

@@ -1,23 +1,20 @@
 """The ``data:`` section of a YAML file: checked when it is loaded, built when it is needed.
 
-Needs pydantic 2 and, for files, PyYAML (``pip install 'scio[config]'``); importing this module without
-pydantic says so.
+Needs pydantic 2 and, for files, PyYAML (``pip install 'scio[config]'``), imported on use.
 """
 
 from __future__ import annotations
 
-import datetime
 import glob
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from scio._names import near_names
 from scio._optional import require
-from scio.data.census import build_obs_value_filter
-from scio.data.dataloader import CellDataLoader, _nbytes
+from scio.data.dataloader import CellDataLoader
 from scio.data.dataset import CellDataset
 from scio.data.gene_vocab import GeneVocab
 from scio.data.preprocessing import PreprocessingPipeline
@@ -25,225 +22,19 @@ from scio.data.registry import DataRegistry, is_url, local_files, looks_like_pat
 from scio.data.samplers import BatchAwareSampler
 from scio.errors import IOFormatError, UnsupportedError
 
-if not TYPE_CHECKING:
-    require("pydantic", "scio.data.config")
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+if TYPE_CHECKING:
+    from scio.data._config_model import DataConfig
 
 __all__ = ["DataConfig", "DataPipeline", "build", "load_config"]
 
-_UNKNOWN_KEY = "unknown_key"
 
+def __getattr__(name: str) -> Any:
+    if name == "DataConfig":
+        from scio.data._config_model import DataConfig
 
-def _path_text(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _date_text(value: Any) -> Any:
-    # YAML reads 2024-07-01 without quotes as a date.
-    return value.isoformat() if isinstance(value, datetime.date) else value
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        message = f"{value!r} is text; YAML takes 1e4 for text too, write {number:.12g}"
-        raise ValueError(message)
-    return value
-
-
-def _checked_memory(value: Any) -> Any:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, str))):
-        message = f"a number of bytes or a text like '2GB', not {value!r}"
-        raise ValueError(message)
-    _nbytes("max_memory", value)
-    return value
-
-
-def _checked_filters(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    try:
-        build_obs_value_filter(value)
-    except TypeError as error:  # pydantic reports ValueError only
-        raise ValueError(str(error)) from error
-    return value
-
-
-def _one_of(*allowed: Any) -> WrapValidator:
-    """Say what is allowed where several types are, instead of one complaint per type."""
-
-    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            wanted = ", ".join(str(a) for a in allowed)
-            message = f"expected {wanted}, not {value!r}"
-            raise ValueError(message) from error
-
-    return WrapValidator(check)
-
-
-_Path = Annotated[str, BeforeValidator(_path_text)]
-_Normalize = Literal["library_size", "log1p", "scran"]
-_Flavor = Literal[
-    "seurat",
-    "cell_ranger",
-    "seurat_v3",
-    "seurat_v3_paper",
-    "pearson_residuals",
-    "poisson",
-]
-_Organism = Literal["homo_sapiens", "Homo sapiens", "mus_musculus", "Mus musculus"]
-_Shuffle = Annotated[
-    bool | Literal["exact", "block"], _one_of("true", "false", "'exact'", "'block'")
-]
-_ObsKeys = Annotated[list[str] | Literal["all"] | None, _one_of("a list of texts", "'all'", "null")]
-
-
-class _Section(BaseModel):
-    """A mapping in which every key is known."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, content: Any) -> Any:
-        if isinstance(content, Mapping):
-            for key in content:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        _UNKNOWN_KEY,
-                        "unknown key {key!r}; {near}",
-                        {"key": str(key), "near": near_names(str(key), cls.model_fields)},
-                    )
-        return content
-
-    def explicit(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of the keys that were given, so that all others keep the defaults of what is built."""
-        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
-
-
-class PreprocessingConfig(_Section):
-    """Arguments of `PreprocessingPipeline`."""
-
-    normalize: _Normalize | None = Field("library_size", description="Normalisation of counts")
-    target_sum: Annotated[float | None, BeforeValidator(_number)] = Field(
-        1e4, gt=0, allow_inf_nan=False, description="Counts per cell; null: the median, by fit"
-    )
-    hvg_selection: int | None = Field(None, ge=1, description="Highly variable genes to keep")
-    log1p: bool = Field(True, description="ln(1 + x) after normalising")
-    hvg_flavor: _Flavor = Field("seurat_v3", description="Flavour of the gene selection")
-    batch_key: str | None = Field(None, description="obs column: genes are selected per batch")
-
-
-class BatchSamplingConfig(_Section):
-    """Arguments of `BatchAwareSampler`."""
-
-    batch_key: str = Field("batch", description="obs column of the labels")
-    exhausted: Literal["cycle", "stop"] = Field(
-        "cycle", description="When a label has no cells left"
-    )
-
-
-class PerturbationConfig(_Section):
-    """Columns that describe perturbations."""
-
-    perturbation_key: str | None = None
-    control_label: str = "control"
-    dose_key: str | None = None
-    dose_unit: str | None = None
-
-
-class MultiSpeciesConfig(_Section):
-    """One vocabulary over organisms."""
-
-    organisms: list[str] = Field(default_factory=lambda: ["human", "mouse"], min_length=1)
-    include_one2many: bool = False
-    ortholog_table: _Path | None = None
-
-
-# Keys that one kind of source reads and the others do not.
-_KEYS_OF_SOURCE = {
-    "paths": ("local", "shards", "streaming"),
-    "organism": ("cellxgene_census",),
-    "filters": ("cellxgene_census",),
-    "census_version": ("cellxgene_census",),
-}
-
-
-class DataConfig(_Section):
-    """The ``data:`` section; made by `load_config`, or from keywords.
-
-    Every key is checked, at any depth; what is not given keeps the default of the class it goes to.
-    ``DataConfig.model_json_schema()`` is its JSON schema, for editors.
-    """
-
-    source: Literal["local", "cellxgene_census", "shards", "streaming"] = Field(
-        "local", description="Kind of source"
-    )
-    paths: list[_Path] | None = Field(
-        None, min_length=1, description="Files: paths, globs, URLs or names of a DataRegistry"
-    )
-    gene_vocab: _Path = Field(
-        "from_data", description="human_protein_coding, from_data or the path of a vocabulary file"
-    )
-    preprocessing: PreprocessingConfig | None = Field(None, description="null: raw values")
-    max_genes: int | None = Field(None, ge=1, description="Most genes per cell")
-    obs_keys: _ObsKeys = Field(
-        None, description="obs columns in the metadata; null: the usual ones"
-    )
-    batch_size: int = Field(64, ge=1, description="Cells per batch")
-    num_workers: int = Field(4, ge=0, description="Threads of the core")
-    shuffle: _Shuffle = Field(True, description="Order of the cells")
-    drop_last: bool = Field(True, description="Full batches only")
-    pin_memory: bool = Field(True, description="Pinned batches where CUDA is present")
-    seed: int = Field(0, ge=0, description="Of shuffle, splits and random choices")
-    max_memory: Annotated[int | str | None, BeforeValidator(_checked_memory)] = Field(
-        None, description="Hard cap of the loader, bytes or a text like 2GB"
-    )
-    cache: _Path | None = Field(None, description="Folder of fast copies, auto, or null for none")
-    form: Literal["tokens", "dense", "csr"] = Field("tokens", description="What a batch holds")
-    dtype: Literal["float32", "float16"] = Field("float32", description="Of the values of a batch")
-    batch_sampling: BatchSamplingConfig | None = Field(
-        None, description="Batches balanced by label"
-    )
-    organism: _Organism | None = Field(None, description="Census: organism")
-    filters: Annotated[dict[str, Any] | None, AfterValidator(_checked_filters)] = Field(
-        None, description="Census: obs column to the values wanted"
-    )
-    census_version: Annotated[str | None, BeforeValidator(_date_text)] = Field(
-        None, description="Census: a date, stable or latest"
-    )
-    perturbation: PerturbationConfig | None = Field(None, description="Columns of perturbations")
-    multi_species: MultiSpeciesConfig | None = Field(None, description="Several organisms")
-    storage_options: dict[str, Any] | None = Field(None, description="Remote files: for fsspec")
-    cache_dir: _Path | None = Field(None, description="Remote files: local copies")
-
-    @model_validator(mode="after")
-    def _keys_fit_the_source(self) -> Self:
-        for key, sources in _KEYS_OF_SOURCE.items():
-            if getattr(self, key) is not None and self.source not in sources:
-                message = (
-                    f"{key} is read with source {' or '.join(sources)}, not with {self.source}"
-                )
-                raise ValueError(message)
-        if self.paths is None and self.source in _KEYS_OF_SOURCE["paths"]:
-            message = f"paths is missing: source {self.source} reads the files that it lists"
-            raise ValueError(message)
-        return self
+        return DataConfig
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +116,12 @@ def _validated(section: Any, *, prefix: tuple[str, ...], name: str = "") -> Data
         where = ".".join(prefix) or "the config"
         message = f"{where} is a mapping of keys to values, not {section!r}"
         raise ValueError(message)
+    from scio.data._config_model import DataConfig  # raises the pip line without pydantic
+
+    validation_error = require("pydantic", "DataConfig").ValidationError
     try:
         return DataConfig.model_validate(dict(section))
-    except ValidationError as error:
+    except validation_error as error:
         lines = [_line(detail, prefix) for detail in error.errors(include_url=False)]
     message = "\n".join(dict.fromkeys(lines))
     raise ValueError(f"{name}: {message}" if name else message)
@@ -335,16 +129,20 @@ def _validated(section: Any, *, prefix: tuple[str, ...], name: str = "") -> Data
 
 def _line(detail: Any, prefix: tuple[str, ...]) -> str:
     """One error as "dotted path: what is wrong"."""
+    from scio.data._config_model import AT_KEY
+
     place = [*prefix, *map(str, detail["loc"])]
     context = detail.get("ctx", {})
-    text = str(context["error"]) if "error" in context else detail["msg"]
-    if detail["type"] == _UNKNOWN_KEY:
-        return f"{'.'.join([*place, context['key']])}: unknown key; {context['near']}"
-    if "error" not in context:
-        text = f"{text[0].lower()}{text[1:]}, not {detail['input']!r}"
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
-        text += f"; {near_names(detail['input'], _quoted(context['expected']))}"
-    return f"{'.'.join(place)}: {text}" if place else text
+    if detail["type"] == AT_KEY:
+        place.append(context["key"])
+        text = context["reason"]
+    elif "error" in context:  # raised by a validator of ours
+        text = str(context["error"])
+    else:
+        text = f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
+        if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+            text += f"; {near_names(detail['input'], _quoted(context['expected']))}"
+    return f"{'.'.join(place)}: {text}"
 
 
 def _quoted(expected: str) -> list[str]:
@@ -459,7 +257,7 @@ def build(
     >>> len(made.dataset), len(made.loader)
     (2700, 27)
     """
-    if not isinstance(config, DataConfig):
+    if isinstance(config, (str, os.PathLike, Mapping)):
         config = load_config(config)
     if by is not None and split is None:
         message = "by= belongs to split=: give the shares of the parts too"
@@ -470,7 +268,7 @@ def build(
     pipeline = None
     if config.preprocessing is not None:
         pipeline = PreprocessingPipeline(
-            **config.preprocessing.explicit(PreprocessingConfig.model_fields)
+            **config.preprocessing.explicit(type(config.preprocessing).model_fields)
         )
         if pipeline.needs_fit:
             training = _training_name(split) if split else None
