@@ -10,8 +10,10 @@ from scio.errors import MissingDependencyError
 _PIP_NAMES = {
     "anndata": "scio[anndata]",
     "fsspec": "scio[remote]",
+    "rich": "scio[cli]",
     "scipy": "scio[anndata]",
     "torch": "scio[torch]",
+    "typer": "scio[cli]",
 }
 
 
