@@ -49,6 +49,7 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": _core.cpu_count(),
         "memory_nbytes": memory_nbytes(),
+        "load_average": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions(),

@@ -52,6 +52,7 @@ def _status_nbytes(key: str) -> int:
 def _opening(request: dict[str, Any]) -> dict[str, Any]:
     """Time of `scio.open` and of one loader, which reads indptr and gene names and plans."""
     import scio
+    import scio.data  # the time of imports is none of the file's
 
     path = request["path"]
     opened, planned = [], []
@@ -98,7 +99,7 @@ def _product(sizes: Iterable[int]) -> int:
 
 def _pieces(dataset: Any) -> list[tuple[list[int], list[int]]]:
     """Boxes of whole chunks, about READ_NBYTES decoded each, side by side along the first axis."""
-    shape = dataset.shape or ()
+    shape: tuple[int, ...] = dataset.shape or ()
     if _product(shape) == 0:
         return []
     row_nbytes = dataset.type["itemsize"] * _product(shape[1:])
@@ -141,7 +142,7 @@ def _make_loader(request: dict[str, Any]) -> Any:
 def _scio(request: dict[str, Any]) -> dict[str, Any]:
     """Epochs of scio's own loader, made for this measurement."""
     import scio
-    import scio.data
+    import scio.data  # before the first look at memory and clock
 
     scio.set_threads(request["threads"])
     base = _status_nbytes("VmRSS")

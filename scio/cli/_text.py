@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 NOTHING = "-"
@@ -38,9 +39,14 @@ class Table:
         return bool(cells) and all(cell.lstrip("<~-")[:1].isdigit() for cell in cells)
 
 
+def facts_table(title: str, facts: Iterable[tuple[str, str]]) -> Table:
+    """Make a table of names and values, without heads."""
+    return Table(title, ("", ""), [(name, value) for name, value in facts])
+
+
 def show(tables: Sequence[Table]) -> None:
-    """Print tables to stdout; NO_COLOR is obeyed."""
-    if sys.stdout.isatty():
+    """Print tables to stdout; with NO_COLOR in the environment, or to a file, without any markup."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         _show_rich(tables)
         return
     print("\n\n".join(plain(table) for table in tables))

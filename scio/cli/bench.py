@@ -17,7 +17,7 @@ from typing import Any
 
 import scio
 from scio.cli import _machine, peers
-from scio.cli._text import NOTHING, Table, count_text, nbytes_text, seconds_text
+from scio.cli._text import NOTHING, Table, count_text, facts_table, nbytes_text, seconds_text
 from scio.errors import ScioError
 
 FORMS = ("csr", "dense", "tokens")
@@ -351,8 +351,10 @@ def tables(records: list[Record]) -> list[Table]:
     machine = next(r for r in records if r["record"] == "machine")
     epochs = [r for r in records if r["record"] == "epochs"]
     out = [_head_table(machine), _file_table(records)]
-    for form in dict.fromkeys(r["form"] for r in epochs):
-        out.append(_form_table(form, [r for r in epochs if r["form"] == form]))
+    for form in FORMS:
+        records_of = [r for r in epochs if r["form"].startswith(form)]  # dense: and dense_log1p
+        if records_of:
+            out.append(_form_table(form, records_of))
     stages = _stage_table(epochs)
     if stages.rows:
         out.append(stages)
@@ -389,9 +391,19 @@ def _head_table(machine: Record) -> Table:
             f"batch {settings['batch_size']}, {settings['threads']} threads, max_memory {cap}",
         ),
         ("runs", f"{settings['n_runs']} runs of {settings['n_epochs']} epochs, each run a process"),
+        ("load", _load_text(machine)),
         ("page cache", machine["page_cache"]),
+        ("first batch", "from nothing open, imports not counted"),
+        ("RSS", "resident size of the process; before: once all is imported"),
     ]
-    return Table(file["name"], ("", ""), rows)
+    return facts_table(file["name"], rows)
+
+
+def _load_text(machine: Record) -> str:
+    """The load when it began; OpenMP of the peers waits spinning, so a busy machine slows them most."""
+    load, cores = machine["load_average"], machine["cores"]
+    busy = "; busy, so the figures are too low" if load > cores / 4 else ""
+    return f"{load:.1f} on {cores} cores when it began{busy}"
 
 
 def _spread_text(values: Record, text: Callable[[float], str]) -> str:
@@ -420,13 +432,16 @@ def _file_table(records: list[Record]) -> Table:
 
 
 def _form_table(form: str, records: list[Record]) -> Table:
-    heads = ("system", "first batch", "first epoch, cells/s", "later epochs, cells/s", "peak RSS")
-    table = Table(FORM_TEXT[form], (*heads, "before"))
+    heads = ("system", "version", "first batch", "first epoch, cells/s", "later epochs, cells/s")
+    table = Table(FORM_TEXT[form], (*heads, "peak RSS", "RSS before"))
     is_cut = False
     for record in records:
-        name = f"{record['system']} {record['version'] or ''}".rstrip()
+        version = record["version"] or NOTHING
+        name = record["system"]
+        if record["form"] == "dense_log1p":
+            name += ", norm + log1p"
         if "error" in record:
-            table.rows.append((name, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING))
+            table.rows.append((name, version, *([NOTHING] * 5)))
             table.notes.append(f"{name}: {record['error']}")
             continue
         first, later = record["first_epoch"], record["later_epochs"]
@@ -435,6 +450,7 @@ def _form_table(form: str, records: list[Record]) -> Table:
         table.rows.append(
             (
                 name,
+                version,
                 seconds_text(record["first_batch_seconds"]["median"]),
                 text + ("" if first["is_whole"] else " *"),
                 NOTHING if later is None else _spread_text(later["cells_per_second"], count_text),
@@ -444,9 +460,8 @@ def _form_table(form: str, records: list[Record]) -> Table:
         )
         if record["system"] == "scio" and "of_decoding_alone" in first:
             table.notes.append(
-                f"first epoch of scio: {first['of_decoding_alone']:.2f} of decoding alone"
+                f"first epoch of {name}: {first['of_decoding_alone']:.2f} of decoding alone"
             )
-    table.notes.append("first batch: from nothing open; before: resident size once all is imported")
     if is_cut:
         table.notes.append("* cut off after the limit of --seconds")
     return table

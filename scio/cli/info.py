@@ -10,7 +10,7 @@ import numpy as np
 
 from scio import _core
 from scio.cli import _machine
-from scio.cli._text import NOTHING, Table, count_text, nbytes_text
+from scio.cli._text import NOTHING, Table, count_text, facts_table, nbytes_text
 
 if TYPE_CHECKING:
     from scio.io import AnnDataFile, HDF5File
@@ -314,7 +314,7 @@ def tables(facts: dict[str, Any]) -> list[Table]:
     ]
     if facts["uns"]:
         head.append(("uns", ", ".join(facts["uns"])))
-    out = [Table(file["name"], ("", ""), head), *_element_tables(facts)]
+    out = [facts_table(file["name"], head), *_element_tables(facts)]
     out += [_frame_table(axis, facts[axis]) for axis in ("obs", "var")]
     if facts["loader"] is not None:
         out.append(_loader_table(facts["loader"]))
@@ -401,7 +401,7 @@ def _loader_table(loader: dict[str, Any]) -> Table:
     if resident:
         counts, stored = (nbytes_text(resident[k]) for k in ("small_counts", "as_stored"))
         rows.append(("all cells, compact", f"{counts} for counts up to 255, else up to {stored}"))
-    return Table(f"loader, CSR batches of {loader['batch_size']}", ("", ""), rows)
+    return facts_table(f"loader, CSR batches of {loader['batch_size']}", rows)
 
 
 def machine_tables(machine: dict[str, Any]) -> list[Table]:
@@ -424,7 +424,7 @@ def machine_tables(machine: dict[str, Any]) -> list[Table]:
     ]
     libraries = [(name, value or "not installed") for name, value in machine["versions"].items()]
     return [
-        Table(f"scio {build['version']}", ("", ""), head),
-        Table("decoders", ("", ""), decoders),
-        Table("libraries", ("", ""), libraries),
+        facts_table(f"scio {build['version']}", head),
+        facts_table("decoders", decoders),
+        facts_table("libraries", libraries),
     ]

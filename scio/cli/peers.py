@@ -252,7 +252,8 @@ def _dense(batch: Any, *, is_log: bool) -> Any:
 
     dense = torch.from_numpy(batch.toarray()).to(torch.float32)
     total = dense.sum(dim=1, keepdim=True)
-    return torch.log1p(dense * (TARGET_SUM / total.where(total > 0, torch.ones_like(total))))
+    total[total == 0] = 1  # an empty cell stays zero
+    return dense.mul_(TARGET_SUM / total).log1p_()
 
 
 def _numpy_tokens(path: Path, batch_size: int, seed: int) -> Iterable[Any]:
