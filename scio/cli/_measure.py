@@ -1,5 +1,6 @@
-"""One measurement in a process of its own: a JSON request on stdin, a JSON result on stdout.
+"""One measurement in a process of its own: a JSON request on stdin, a JSON result on a pipe.
 
+The descriptor of the pipe is the only argument; stdout is left to libraries that print.
 The parent keeps stdin open; when it ends, however it ends, so does this process.
 """
 
@@ -23,14 +24,12 @@ def main() -> None:
     """Answer one request."""
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not stand in the result
     try:
         result = _WORK[request["work"]](request)
     except Exception as error:  # told to the parent, whatever it was
         result = {"error": f"{type(error).__name__}: {error}", "message": str(error)}
-    json.dump(result, out)
-    out.flush()
+    with open(int(sys.argv[1]), "w", encoding="utf-8") as out:
+        json.dump(result, out)
     os._exit(0)  # no waiting for what peers left running
 
 

@@ -71,27 +71,32 @@ def run_child(request: Record) -> Record:
     package = str(Path(scio.__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-W", "ignore", "-m", "scio.cli._measure"]
-    with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": search},
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            with contextlib.suppress(BrokenPipeError):  # it died; its end says more
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.flush()
-            answer = child.stdout.read()
-            child.wait()
-        finally:
-            _end(child)
+    with tempfile.TemporaryFile() as said:  # by libraries, whatever the stream
+        read_end, write_end = os.pipe()
+        with open(read_end, "rb") as answers:
+            try:
+                child = subprocess.Popen(
+                    [*command, str(write_end)],
+                    stdin=subprocess.PIPE,
+                    stdout=said,
+                    stderr=said,
+                    pass_fds=(write_end,),
+                    env={**os.environ, "PYTHONPATH": search},
+                )
+            finally:
+                os.close(write_end)  # the end of the child is then the end of its answer
+            assert child.stdin is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it died; its end says more
+                    child.stdin.write(json.dumps(request).encode() + b"\n")
+                    child.stdin.flush()
+                answer = answers.read()
+                child.wait()
+            finally:
+                _end(child)
         if child.returncode != 0 or not answer:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
             raise MeasurementError(_how_it_ended(child.returncode, lines))
     result: Record = json.loads(answer)
     if "error" in result:
@@ -107,10 +112,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+    if child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
 
 
 def _how_it_ended(code: int, lines: list[str]) -> str:
