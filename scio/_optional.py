@@ -10,8 +10,13 @@ from scio.errors import MissingDependencyError
 _PIP_NAMES = {
     "anndata": "scio[anndata]",
     "fsspec": "scio[remote]",
+    "platformdirs": "scio[cache]",
+    "pydantic": "scio[config]",
+    "rich": "scio[cli]",
     "scipy": "scio[anndata]",
     "torch": "scio[torch]",
+    "typer": "scio[cli]",
+    "yaml": "scio[config]",
 }
 
 

@@ -54,6 +54,9 @@ typedef struct scio_kernels_table {
     /* keys_out[i]: larger for larger values; NaN has the largest, -0.0 that of 0.0, nothing has 0.
      */
     void (*order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_items);
+    /* The least and the greatest key, n_items >= 1. */
+    void (*range_u32)(const uint32_t *keys, size_t n_items, uint32_t *least_out,
+                      uint32_t *greatest_out);
     /* How many keys are above the threshold. */
     size_t (*count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t threshold);
     /* Keeps entries whose key is above the threshold, in place; returns how many (see

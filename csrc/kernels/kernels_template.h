@@ -217,6 +217,20 @@ KERNEL_NAME(order_keys_f32)(const float *values, uint32_t *keys_out, size_t n_it
     }
 }
 
+KERNEL_TARGET static void
+KERNEL_NAME(range_u32)(const uint32_t *keys, size_t n_items, uint32_t *least_out,
+                       uint32_t *greatest_out)
+{
+    uint32_t least = UINT32_MAX, greatest = 0;
+
+    for (size_t i = 0; i < n_items; i++) {
+        least = keys[i] < least ? keys[i] : least;
+        greatest = keys[i] > greatest ? keys[i] : greatest;
+    }
+    *least_out = least;
+    *greatest_out = greatest;
+}
+
 KERNEL_TARGET static size_t
 KERNEL_NAME(count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t threshold)
 {
@@ -252,6 +266,7 @@ static const scio_kernels_table KERNEL_NAME(table) = {
     .f32_to_u16 = KERNEL_NAME(f32_to_u16),
     .i32_to_u16_checked = KERNEL_NAME(i32_to_u16_checked),
     .order_keys_f32 = KERNEL_NAME(order_keys_f32),
+    .range_u32 = KERNEL_NAME(range_u32),
     .count_above_u32 = KERNEL_NAME(count_above_u32),
     .keep_above_u32 = KERNEL_NAME(keep_above_u32),
     .keep_masked = KERNEL_NAME(keep_masked),

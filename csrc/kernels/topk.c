@@ -1,11 +1,12 @@
 /* Exact choice of k entries of a row.
  *
  * By value: values become unsigned keys that order as they do, and the k-th largest key is found by
- * halving the interval it can lie in, each time counting the keys above the middle.  Counting has
- * no branches and runs over 8 or 16 keys at a time, so at most 32 counts cost less than one
- * quickselect, whose branches cannot be predicted, and ties, which are the rule in counts, cost
- * nothing. At random: Floyd's choice of a subset draws as many numbers as entries are taken or left
- * out, whichever are fewer. Both then pass over the row once, so that the order of the row stays.
+ * halving the interval it can lie in, from the least to the greatest, each time counting the keys
+ * above the middle.  Counting has no branches and runs over 8 or 16 keys at a time, so at most 32
+ * counts cost less than one quickselect, whose branches cannot be predicted, and ties, which are
+ * the rule in counts, cost nothing. At random: Floyd's choice of a subset draws as many numbers as
+ * entries are taken or left out, whichever are fewer. Both then pass over the row once, so that the
+ * order of the row stays.
  */
 #include "kernels/kernels.h"
 
@@ -19,9 +20,16 @@ static uint32_t
 kth_largest(const scio_kernels_table *kernels, const uint32_t *keys, size_t n_items, size_t k,
             size_t *n_above_out)
 {
-    uint32_t low = 0, high = UINT32_MAX; /* it lies in [low, high] */
-    size_t n_above_high = 0;
+    uint32_t low = 0, high = 0; /* it lies in [low, high] */
+    size_t n_above_high = 0, n_above_low;
 
+    kernels->range_u32(keys, n_items, &low, &high);
+    /* of counts, often more than n_items - k are the least there is */
+    n_above_low = kernels->count_above_u32(keys, n_items, low);
+    if (n_above_low < k) {
+        *n_above_out = n_above_low;
+        return low;
+    }
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
         const size_t n_above = kernels->count_above_u32(keys, n_items, middle);

@@ -5,6 +5,9 @@
 #include "base/stats.h"
 #include "test.h"
 
+#include <stdint.h>
+#include <unistd.h>
+
 #define MIB ((size_t)1 << 20)
 
 typedef struct release_call {
@@ -111,6 +114,42 @@ TEST(null_is_a_buffer_of_nothing)
     CHECK(scio_buf_n_refs(NULL) == 0);
 }
 
+/* What the kernel says of the mapping that `data` begins: "hg" among its flags is the advice. */
+static bool
+is_advised_huge(const void *data)
+{
+    FILE *const maps = fopen("/proc/self/smaps", "r");
+    char line[400];
+    bool is_inside = false, is_huge = false;
+
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long start = 0, end = 0;
+
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            is_inside = (uintptr_t)data >= start && (uintptr_t)data < end;
+        if (is_inside && strncmp(line, "VmFlags:", 8) == 0)
+            is_huge = strstr(line, " hg") != NULL;
+    }
+    if (maps != NULL)
+        fclose(maps);
+    return is_huge;
+}
+
+TEST(large_buffers_are_advised_for_huge_pages_and_small_ones_are_not)
+{
+    static const size_t sizes[] = {MIB, 4 * MIB, 40 * MIB};
+
+    if (access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK) != 0)
+        return; /* a kernel without them */
+    for (size_t i = 0; i < 3; i++) {
+        scio_buf *buf = NULL;
+
+        CHECK(scio_buf_new_batch(sizes[i], &buf, NULL) == SCIO_OK);
+        CHECK(is_advised_huge(scio_buf_data(buf)) == (sizes[i] >= 4 * MIB));
+        scio_buf_release(buf);
+    }
+}
+
 TEST(sizes_beyond_the_address_space_are_refused)
 {
     const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 4096, SIZE_MAX - 3 * MIB, SIZE_MAX / 2 + 1,
@@ -123,6 +162,9 @@ TEST(sizes_beyond_the_address_space_are_refused)
         CHECK(scio_buf_new(sizes[i], &buf, &err) == SCIO_ENOMEM);
         CHECK(buf == NULL);
         CHECK_STR(err.message, "no memory for a buffer of");
+        err = (scio_error)SCIO_ERROR_INIT;
+        CHECK(scio_buf_new_batch(sizes[i], &buf, &err) == SCIO_ENOMEM);
+        CHECK(buf == NULL);
     }
 }
 

@@ -210,6 +210,154 @@ TEST(u8_and_u16_widen)
     at_every_level_and_length(check_widen);
 }
 
+/* --- float16 --- */
+
+/* The half next to x, from the definition: the last place is a power of two, ties go to even. */
+static uint16_t
+plain_half(float x)
+{
+    const uint16_t sign = signbit(x) ? 0x8000 : 0;
+    uint32_t bits;
+    int exponent = 0;
+    double place, n_places;
+
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x)
+        return (uint16_t)(sign | 0x7E00u | (bits >> 13 & 0x3FFu)); /* quiet, upper bits kept */
+    if (isinf(x))
+        return (uint16_t)(sign | 0x7C00u);
+    (void)frexp(fabs((double)x), &exponent); /* |x| in [2^(exponent - 1), 2^exponent) */
+    exponent = exponent - 11 > -24 && x != 0 ? exponent - 11 : -24;
+    place = ldexp(1.0, exponent);
+    n_places = floor(fabs((double)x) / place);
+    if (fabs((double)x) / place - n_places > 0.5 ||
+        (fabs((double)x) / place - n_places == 0.5 && fmod(n_places, 2.0) == 1.0))
+        n_places += 1.0;
+    if (n_places * place >= 65536.0)
+        return (uint16_t)(sign | 0x7C00u);
+    /* 1,024 places of the next exponent follow on 1,024 of this one */
+    return (uint16_t)(sign | (uint32_t)((exponent + 24) * 1024 + (int)n_places));
+}
+
+static void
+check_half(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->x[i] = any_float(30, i);
+    kernels->f32_to_f16(a->x, a->u16, a->n);
+    for (size_t i = 0; i < a->n; i++)
+        CHECK(a->u16[i] == plain_half(a->x[i]));
+}
+
+TEST(halves_are_the_nearest_in_bounds)
+{
+    at_every_level_and_length(check_half);
+}
+
+/* Converts 16 floats at every level, so that no vector is partial. */
+static void
+check_halves_of(const float *x)
+{
+    for (int level = 0; level <= (int)scio_cpu(); level++) {
+        uint16_t got[16];
+
+        scio_kernels_at((scio_cpu_level)level)->f32_to_f16(x, got, 16);
+        for (size_t i = 0; i < 16; i++) {
+            if (got[i] != plain_half(x[i]))
+                printf("level %d, %a\n", level, (double)x[i]);
+            CHECK(got[i] == plain_half(x[i]));
+        }
+    }
+}
+
+/* Each half, the float half way to the next one, and their neighbours: every rounding there is. */
+TEST(halves_are_right_around_every_half_and_every_tie)
+{
+    for (uint32_t half = 0; half < 0x10000; half++) {
+        const float this = scio_f16_to_f32((uint16_t)half);
+        const float next = scio_f16_to_f32((uint16_t)(half + 1));
+        float x[16] = {this, next};
+        size_t n = 0;
+
+        for (int which = 0; which < 2; which++) {
+            const float middle = which == 0 ? this
+                                 : isinf(next) && !isinf(this)
+                                     ? copysignf(65520.0f, this)
+                                     : (float)(((double)this + (double)next) / 2);
+            uint32_t bits;
+
+            memcpy(&bits, &middle, sizeof bits);
+            for (uint32_t step = 0; step < 7; step++) {
+                const uint32_t near = bits + step - 3;
+
+                memcpy(&x[n++], &near, sizeof near);
+            }
+        }
+        check_halves_of(x);
+    }
+}
+
+TEST(halves_are_right_for_a_sample_of_all_floats)
+{
+    for (uint64_t k = 0; k < (UINT64_C(1) << 32); k += 16 * 4099) {
+        float x[16];
+
+        for (uint64_t i = 0; i < 16; i++) {
+            const uint32_t bits = (uint32_t)(k + i * 4099);
+
+            memcpy(&x[i], &bits, sizeof bits);
+        }
+        check_halves_of(x);
+    }
+}
+
+/* --- ids --- */
+
+static void
+check_shift(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        a->u16[i] = (uint16_t)random_at(31, i);
+        a->u32[i] = (uint32_t)random_at(32, i) >> 2;
+    }
+    for (int32_t shift = -3; shift < 5; shift += 7) {
+        kernels->shift_u16(a->u16, shift, a->ids, a->n);
+        for (size_t i = 0; i < a->n; i++)
+            CHECK(a->ids[i] == (int32_t)a->u16[i] + shift);
+        kernels->shift_u32(a->u32, shift, a->ids, a->n);
+        for (size_t i = 0; i < a->n; i++)
+            CHECK(a->ids[i] == (int32_t)a->u32[i] + shift);
+    }
+}
+
+TEST(columns_are_shifted)
+{
+    at_every_level_and_length(check_shift);
+}
+
+static void
+check_within(const scio_kernels_table *kernels, arrays *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->ids[i] = 4 + (int32_t)(random_at(33, i) % 96);
+    CHECK(kernels->are_within_i32(a->ids, a->n, 4, 100));
+    CHECK(kernels->are_within_i32(a->ids, a->n, 0, INT32_MAX));
+    CHECK(kernels->are_within_i32(a->ids, a->n, 4, 4) == (a->n == 0));
+    for (size_t i = 0; i < a->n; i++) {
+        const int32_t kept = a->ids[i];
+        const int32_t bad[] = {100, 3, -1, INT32_MIN, INT32_MAX};
+
+        a->ids[i] = bad[i % 5];
+        CHECK(!kernels->are_within_i32(a->ids, a->n, 4, 100));
+        a->ids[i] = kept;
+    }
+}
+
+TEST(one_id_out_of_range_is_seen_at_any_place)
+{
+    at_every_level_and_length(check_within);
+}
+
 static void
 check_narrow(const scio_kernels_table *kernels, arrays *a)
 {

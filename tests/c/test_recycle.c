@@ -51,6 +51,68 @@ TEST(what_waits_is_bounded_in_bytes_and_blocks)
     CHECK(scio_stats_get(SCIO_STAT_live_bufs) == 0);
 }
 
+TEST(buffers_of_a_batch_go_round_at_any_size_as_far_as_is_reserved)
+{
+    const size_t nbytes = (size_t)130 << 20; /* more than may wait by itself */
+    scio_buf *buf = NULL, *kept = NULL;
+    void *before;
+
+    if (!scio_recycle_is_for(nbytes, true))
+        return;
+    CHECK(scio_recycle_limit() == SCIO_RECYCLED_HELD_NBYTES);
+    CHECK(scio_buf_new_batch(nbytes, &buf, NULL) == SCIO_OK);
+    scio_buf_release(buf);
+    CHECK(scio_recycle_held() < nbytes); /* nothing reserved: it went */
+
+    scio_buf_reserve(2 * nbytes);
+    CHECK(scio_buf_new_batch(nbytes, &buf, NULL) == SCIO_OK);
+    before = scio_buf_data(buf);
+    ((char *)before)[nbytes - 1] = 7;
+    scio_buf_release(buf);
+    CHECK(scio_recycle_held() >= nbytes);
+    CHECK(scio_buf_new(nbytes, &kept, NULL) == SCIO_OK); /* not a batch's: left alone */
+    CHECK(scio_buf_data(kept) != before);
+    scio_buf_release(kept);
+    CHECK(scio_buf_new_batch(nbytes, &kept, NULL) == SCIO_OK);
+    CHECK(scio_buf_data(kept) == before && ((char *)before)[nbytes - 1] == 7);
+
+    /* a buffer that is kept is nobody else's */
+    CHECK(scio_buf_new_batch(nbytes, &buf, NULL) == SCIO_OK);
+    CHECK(scio_buf_data(buf) != before);
+    scio_buf_release(kept);
+    scio_buf_release(buf);
+    CHECK(scio_recycle_held() >= 2 * nbytes && scio_recycle_held() <= scio_recycle_limit());
+    scio_buf_unreserve(2 * nbytes);
+    CHECK(scio_recycle_held() <= SCIO_RECYCLED_HELD_NBYTES); /* freed as soon as it is too much */
+    CHECK(scio_recycle_limit() == SCIO_RECYCLED_HELD_NBYTES);
+}
+
+/* Blocks of an earlier size must not keep those of today out. */
+TEST(what_waits_longest_makes_room)
+{
+    enum { N_BUFS = 70 };
+    scio_buf *bufs[N_BUFS], *buf = NULL;
+    void *before;
+
+    if (!scio_recycle_is_for(100000, false))
+        return;
+    for (size_t i = 0; i < N_BUFS; i++) /* more of them than there are places */
+        CHECK(scio_buf_new(70000, &bufs[i], NULL) == SCIO_OK);
+    for (size_t i = 0; i < N_BUFS; i++)
+        scio_buf_release(bufs[i]);
+    for (size_t i = 0; i < 4; i++) /* and all that may wait, in bytes */
+        CHECK(scio_buf_new((size_t)24 << 20, &bufs[i], NULL) == SCIO_OK);
+    for (size_t i = 0; i < 4; i++)
+        scio_buf_release(bufs[i]);
+    CHECK(scio_buf_new((size_t)20 << 20, &buf, NULL) == SCIO_OK);
+    before = scio_buf_data(buf);
+    scio_buf_release(buf);
+    CHECK(scio_recycle_held() <= SCIO_RECYCLED_HELD_NBYTES);
+    CHECK(scio_buf_new((size_t)20 << 20, &buf, NULL) == SCIO_OK);
+    CHECK(scio_buf_data(buf) == before);
+    scio_buf_release(buf);
+}
+
 /* Each job writes its own number over its block and must find it there. */
 static scio_status
 use_blocks(void *context, size_t i_item, size_t slot, scio_error *err)
@@ -58,7 +120,8 @@ use_blocks(void *context, size_t i_item, size_t slot, scio_error *err)
     (void)context;
     (void)slot;
     for (size_t k = 0; k < 50; k++) {
-        const size_t nbytes = ((size_t)64 << 10) + (i_item * 31 + k) % 5 * 40000;
+        const size_t nbytes = ((size_t)64 << 10) + (i_item * 31 + k) % 5 * 40000 +
+                              (k % 16 == 0 ? (size_t)30 << 20 : 0); /* which evict the others */
         scio_buf *buf = NULL;
         size_t *words;
 

@@ -1,0 +1,5 @@
+"""``python -m scio.cli`` is ``scio``."""
+
+from scio.cli import main
+
+main()

@@ -1,0 +1,211 @@
+"""The commands; imported only when typer is there."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scio import __version__, _core
+from scio.cli import _machine, _text
+from scio.errors import ScioError
+
+app = typer.Typer(
+    name="scio",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Labelled scientific matrices, from disk to training batches.",
+    epilog="Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 Ctrl-C.",
+)
+
+
+class Form(StrEnum):
+    """What batches are measured."""
+
+    all = "all"
+    csr = "csr"
+    dense = "dense"
+    tokens = "tokens"
+
+
+class Layout(StrEnum):
+    """What a file is converted to."""
+
+    fast = "fast"
+
+
+def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what goes wrong with files and settings into one line and exit code 1."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # no second complaint at exit
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("scio: stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except (ScioError, OSError, ValueError, MemoryError, NotImplementedError) as error:
+            print(f"scio: {_message(error)}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _message(error: BaseException) -> str:
+    """Return the message with its notes, without a repr; never an empty line."""
+    parts = [str(error) or type(error).__name__, *getattr(error, "__notes__", [])]
+    return "; ".join(parts)
+
+
+def _check_path(file: str) -> str:
+    if file == "-":
+        message = "an HDF5 file is read at random places, which a pipe cannot do; give a path"
+        raise typer.BadParameter(message, param_hint="FILE")
+    return file
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"scio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Labelled scientific matrices, from disk to training batches."""
+
+
+_File = Annotated[str, typer.Argument(metavar="FILE", help="An .h5ad.", show_default=False)]
+_Json = Annotated[bool, typer.Option("--json", help="JSON in place of text.")]
+
+
+@app.command()
+@_reports_errors
+def info(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="An .h5ad.", show_default=False)
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Describe a file without reading its data; without FILE: this installation."""
+    from scio.cli import info as facts
+
+    if file is None:
+        machine = _machine.describe()
+        _print_one(machine, facts.machine_tables(machine), as_json=as_json)
+        return
+    from scio.io import open as open_file
+
+    with open_file(_check_path(file)) as handle:
+        description = facts.describe(handle)
+    _print_one(description, facts.tables(description), as_json=as_json)
+
+
+def _print_one(facts: dict[str, Any], tables: list[_text.Table], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _text.show(tables)
+
+
+@app.command()
+@_reports_errors
+def bench(
+    file: _File,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cells in a batch.")] = 64,
+    form: Annotated[Form, typer.Option(help="What batches are.")] = Form.all,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads; all cores when not given.", show_default=False),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Cap of the loader, e.g. 2GB.", show_default=False),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs, each in a new process.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a run.")] = 2,
+    key: Annotated[
+        str | None, typer.Option(help="obs column whose mixing is told.", show_default=False)
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Cut an epoch off after so long; 0: never.")
+    ] = 60.0,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Measure installed peers too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON record a line.")] = False,
+) -> None:
+    """Measure how fast a file becomes batches, on a warm page cache."""
+    from scio.cli import bench as work
+
+    settings = work.Settings(
+        path=_check_path(file),
+        batch_size=batch_size,
+        forms=work.FORMS if form is Form.all else (form.value,),
+        threads=threads or _core.cpu_count(),
+        max_memory=max_memory,
+        n_runs=runs,
+        n_epochs=epochs,
+        key=key,
+        is_compared=compare,
+        limit_seconds=seconds,
+    )
+    records = []
+    with work.progress() as tell:
+        for record in work.measure(settings, tell):
+            records.append(record)
+            if as_json:
+                print(json.dumps(record), flush=True)
+    if not as_json:
+        _text.show(work.tables(records))
+    own = [r for r in records if r["record"] != "epochs" or r["system"] == "scio"]
+    failures = [r["error"] for r in own if "error" in r]
+    for failure in dict.fromkeys(failures):
+        print(f"scio: {failure}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_reports_errors
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="An .h5ad.", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="New .h5ad.", show_default=False)],
+    layout: Annotated[Layout, typer.Option(help="fast: contiguous, narrow, not compressed.")],
+    matrix: Annotated[
+        str, typer.Option(help="'X', 'layers/<key>' or 'raw/X': which becomes X.")
+    ] = "X",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Write a file in the layout that training reads fastest; anndata reads it, too."""
+    from scio.io.fast import convert as convert_fast
+
+    assert layout is Layout.fast
+    _check_path(source)
+    if os.path.exists(target):
+        if os.path.exists(source) and os.path.samefile(source, target):
+            message = f"{target} is the file to convert; give another name"
+            raise ValueError(message)
+        if not overwrite:
+            message = f"{target} exists; --overwrite replaces it"
+            raise FileExistsError(message)
+    convert_fast(Path(source), Path(target), matrix=matrix, progress=sys.stderr.isatty())
