@@ -18,7 +18,7 @@ enum {
     RUN_NBYTES = 1 << 20,       /* of one coalesced read (window_decode.c) */
     DECODER_NBYTES = 128 << 10, /* state of the decoders of a thread */
     ROW_ITEM_NBYTES = 32,       /* scratch of collation for an item of the longest row */
-    BATCH_ITEM_NBYTES = 8       /* and for each item of a batch */
+    FLAT_ITEM_NBYTES = 8        /* and for each finished one that waits for its place */
 };
 
 uint64_t
@@ -87,7 +87,11 @@ slot_nbytes(scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_
         run = (all < read ? all : read) > run ? (all < read ? all : read) : run;
     }
     loader->h5_nbytes = run + 2 * unit + DECODER_NBYTES;
-    return loader->h5_nbytes + longest_row * ROW_ITEM_NBYTES + n_items * BATCH_ITEM_NBYTES +
+    /* only token rows as wide as the longest of them wait for one another */
+    const bool has_all =
+        loader->spec.form == SCIO_FORM_TOKENS && loader->spec.max_genes == 0;
+    const uint64_t n_flat = has_all ? n_items : longest_row;
+    return loader->h5_nbytes + longest_row * ROW_ITEM_NBYTES + n_flat * FLAT_ITEM_NBYTES +
            n_cells * (loader->n_tracks * sizeof(scio_row) + sizeof(int64_t) + 1) +
            sizeof(scio_loader_slot);
 }
@@ -219,7 +223,7 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
         return;
     loader->keep = bound_keep(loader, cells, n_cells);
     const uint64_t least = loader->keep.least_nbytes;
-    if (least == 0 || others >= cap || least + (cap - others) / 8 > cap - others)
+    if (least == 0 || others >= cap || least + (cap - others) / 32 > cap - others)
         return;
     loader->keep.nbytes = cap - others;
 }
