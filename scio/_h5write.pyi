@@ -3,8 +3,6 @@
 import os
 from typing import Any, final
 
-from numpy.typing import NDArray
-
 hdf5_version: str
 
 @final

@@ -13,10 +13,9 @@ for library in "$@"; do
     fi
     exported=$(nm -D --defined-only "$library" | awk '{print $3}' | sort | tr '\n' ' ')
     name=$(basename "$library")
-    init=PyInit_${name%%.*}
-    if [ "$exported" != "$init " ]; then
+    if ! [[ $exported =~ ^PyInit_[a-z0-9_]+\ $ ]]; then
         echo "$library exports: $exported" >&2
-        echo "expected $init only; is a function not static, or built without -fvisibility=hidden?" >&2
+        echo "expected its PyInit only; is a function not static, or built without -fvisibility=hidden?" >&2
         status=1
     fi
     missing=$(nm -D --undefined-only "$library" | awk '$2 ~ /^(scio|py)_/ {print $2}' | tr '\n' ' ')
