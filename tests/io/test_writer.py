@@ -438,7 +438,9 @@ def test_convert_keeps_wide_indices_for_many_genes(tmp_path):
 
 def test_convert_names_the_columns_it_cannot_read(tmp_path):
     path = tmp_path / "src.h5ad"
-    anndata.AnnData(X=np.ones((2, 2), "f4"), obs=pd.DataFrame({"a": [1, 2]}, index=["x", "y"])).write_h5ad(path)
+    anndata.AnnData(
+        X=np.ones((2, 2), "f4"), obs=pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
+    ).write_h5ad(path)
     with h5py.File(path, "r+") as file:
         file["obs/a"].attrs["encoding-type"] = "from the future"
     with pytest.warns(ScioWarning, match="from the future"):

@@ -56,7 +56,11 @@ def test_layers_of_this_tree_hold():
         ),
         ("sparse/a.c", '#include "csr.h"\n', '"csr.h" does not name its folder'),
         ("load/a.c", "#include <Python.h>\n", "Python.h may be included in py/, py_h5write/ only"),
-        ("h5read/a.c", "#include <numpy/arrayobject.h>\n", "may be included in py/, py_h5write/ only"),
+        (
+            "h5read/a.c",
+            "#include <numpy/arrayobject.h>\n",
+            "may be included in py/, py_h5write/ only",
+        ),
         ("py/a.c", "#include <hdf5.h>\n", "hdf5.h may be included in h5write/ only"),
         ("load/a.c", '#include "h5write/w.h"\n', 'load/ may not include "h5write/w.h"'),
         ("load/a.c", "void *p = malloc (3);\n", "a.c:1: malloc is for base/mem.c only"),
