@@ -88,7 +88,7 @@ lint: lint-env
 	check 'ruff check' $(bin)/ruff check --quiet; \
 	check 'ruff format' $(bin)/ruff format --check --quiet; \
 	check 'mypy, strict' $(bin)/mypy; \
-	check 'stubtest of _core.pyi' $(bin)/python -m mypy.stubtest scio._core; \
+	check 'stubtest of the extensions' $(bin)/python -m mypy.stubtest scio._core scio._h5write; \
 	check 'clang-format' tools/clang_format.sh --dry-run -Werror; \
 	check 'layers of csrc' $(bin)/python tools/check_layers.py; \
 	check 'exported symbols' tools/check_symbols.sh; \

@@ -1,6 +1,7 @@
-"""Build of the extension ``scio._core``; everything else about the package is in pyproject.toml.
+"""Build of the extensions ``scio._core`` and ``scio._h5write``; everything else about the package is in pyproject.toml.
 
-The sources are a glob of ``csrc/``; flags and libraries come from ``tools/native.py``.
+The sources are globs of ``csrc/``; ``_h5write`` is a module of its own, so that a process that does not
+write HDF5 never loads libhdf5.  Flags and libraries come from ``tools/native.py``.
 Objects lie in ``build/ext-<mode>-<abi>`` and are compiled again only when a file they were made from,
 or the command, has changed; as many at a time as there are CPUs.
 
@@ -66,30 +67,53 @@ def _version() -> str:
     return version
 
 
-def _extension(mode_flags: list[str]) -> Extension:
+def _sources(*patterns: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for q in patterns for p in (ROOT / "csrc").glob(q))
+
+
+# What of the core the writer's module needs again: it shares no symbols with `_core`.
+_SHARED = ["base/*.c", "sparse/csr.c", "py/pyargs.c", "py/pyarray.c", "py/pyerror.c"]
+_WRITER_FOLDERS = ("csrc/h5write/", "csrc/py_h5write/")
+
+
+def _extensions(mode_flags: list[str]) -> list[Extension]:
     try:
         lib_cflags, libs, absent = native.libraries()
+        writer_cflags, writer_libs = native.writer_libraries()
     except native.MissingLibraryError as error:
         sys.exit(f"scio: {error}")
     if absent:
         print(f"scio: built without {', '.join(absent)}", file=sys.stderr)
     # -isystem: warnings are for our code, not for the headers of Python and NumPy.
     headers = [sysconfig.get_path("include"), np.get_include()]
-    return Extension(
-        "scio._core",
-        sources=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.c")),
-        include_dirs=["csrc"],
-        extra_compile_args=[
-            *[flag for header in headers for flag in ("-isystem", header)],
-            *native.LANGUAGE,
-            *native.warnings(),
-            *lib_cflags,
-            *mode_flags,
-            f'-DSCIO_VERSION="{_version()}"',
-            f'-DSCIO_NUMPY_VERSION="{np.__version__}"',
-        ],
-        extra_link_args=[*libs, *[f for f in mode_flags if f.startswith(("-fsan", "--cov"))]],
-    )
+    # One command for both, so that they share their objects.
+    compile_args = [
+        *[flag for header in headers for flag in ("-isystem", header)],
+        *native.LANGUAGE,
+        *native.warnings(),
+        *lib_cflags,
+        *writer_cflags,
+        *mode_flags,
+        f'-DSCIO_VERSION="{_version()}"',
+        f'-DSCIO_NUMPY_VERSION="{np.__version__}"',
+    ]
+    mode_libs = [f for f in mode_flags if f.startswith(("-fsan", "--cov"))]
+    return [
+        Extension(
+            "scio._core",
+            sources=[s for s in _sources("**/*.c") if not s.startswith(_WRITER_FOLDERS)],
+            include_dirs=["csrc"],
+            extra_compile_args=compile_args,
+            extra_link_args=[*libs, *mode_libs],
+        ),
+        Extension(
+            "scio._h5write",
+            sources=_sources("h5write/*.c", "py_h5write/*.c", *_SHARED),
+            include_dirs=["csrc"],
+            extra_compile_args=compile_args,
+            extra_link_args=[*writer_libs, *native.SYSTEM_LIBS, *mode_libs],
+        ),
+    ]
 
 
 def _is_current(built: Path, command: str) -> bool:
@@ -157,6 +181,6 @@ class IncrementalBuildExt(build_ext):
 
 os.chdir(ROOT)
 setup(
-    ext_modules=[] if native.is_set("SCIO_NO_EXTENSION") else [_extension(_mode()[1])],
+    ext_modules=[] if native.is_set("SCIO_NO_EXTENSION") else _extensions(_mode()[1]),
     cmdclass={"build_ext": IncrementalBuildExt},
 )

@@ -27,11 +27,13 @@ ifeq ($(flags_$(VARIANT)),)
 $(error unknown VARIANT "$(VARIANT)", expected plain, asan, tsan, valgrind or fuzz)
 endif
 
-CFLAGS := $(LANGUAGE) $(WARNINGS) $(LIB_CFLAGS) $(flags_$(VARIANT)) -DSCIO_TESTING -Icsrc
+CFLAGS := $(LANGUAGE) $(WARNINGS) $(LIB_CFLAGS) $(WRITER_CFLAGS) $(flags_$(VARIANT)) -DSCIO_TESTING -Icsrc
 LDFLAGS := $(filter -fsanitize=%,$(flags_$(VARIANT)))
 
-core := $(patsubst %.c,$(BUILD)/%.o,$(shell find csrc -name '*.c' -not -path 'csrc/py/*' | sort))
+core := $(patsubst %.c,$(BUILD)/%.o,$(shell find csrc -name '*.c' -not -path 'csrc/py*' | sort))
 tests := $(patsubst tests/c/%.c,%,$(sort $(wildcard tests/c/test_*.c)))
+# Those that write link libhdf5; the others must do without it, as a process that only reads does.
+writer_tests := $(patsubst tests/c/%.c,%,$(shell grep -l '"h5write/' tests/c/test_*.c))
 fuzzers := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 # Files beside the programs that are no programs are shared by them.
 test_helpers := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/c/test_%,$(wildcard tests/c/*.c)))
@@ -51,7 +53,7 @@ $(native): FORCE
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(BUILD)/flags: FORCE
-	@echo '$(CC) $(CFLAGS) $(LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LIBS)' >$@
+	@echo '$(CC) $(CFLAGS) $(LIBS) $(WRITER_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LIBS) $(WRITER_LIBS)' >$@
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -64,7 +66,8 @@ $(BUILD)/libscio.a: $(core)
 	@ar rcs $@ $(core)
 
 $(tests:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/tests/c/%.o $(test_helpers) $(BUILD)/libscio.a
-	@$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	@$(CC) $(LDFLAGS) $^ $(TEST_LIBS) $(LIBS) -o $@
+$(writer_tests:%=$(BUILD)/%): TEST_LIBS := $(WRITER_LIBS)
 
 $(fuzzers:%=$(BUILD)/%): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(fuzz_helpers) $(BUILD)/libscio.a
 	@$(CC) -fsanitize=fuzzer,address,undefined $^ $(LIBS) -o $@

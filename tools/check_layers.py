@@ -1,7 +1,7 @@
 """Check the rules of csrc/ that a compiler does not know: who includes whom, who allocates, who threads.
 
 - A folder includes itself and what ``MAY_INCLUDE`` allows; paths start at ``csrc/``.
-- ``Python.h`` and NumPy are for ``py/``, ``hdf5.h`` is for ``h5write/``.
+- ``Python.h`` and NumPy are for ``py/`` and ``py_h5write/``, ``hdf5.h`` is for ``h5write/``.
 - ``malloc`` and its relatives stand in ``base/mem.c``, ``pthread_create`` in ``base/pool.c``, nowhere else.
 - Between ``Py_BEGIN_ALLOW_THREADS`` and ``Py_END_ALLOW_THREADS`` nothing is named ``Py...``.
 - A file name occurs once, so that naming a file is enough to find it.
@@ -31,10 +31,15 @@ MAY_INCLUDE = {
     "preprocess": {"base", "sparse", "kernels"},
     "load": {"base", "codec", "sparse", "kernels", "h5read", "preprocess"},
 }
-MAY_INCLUDE["py"] = set(MAY_INCLUDE)
+MAY_INCLUDE["py"] = set(MAY_INCLUDE) - {"h5write"}
+MAY_INCLUDE["py_h5write"] = {"base", "py", "h5write"}
 
-# header pattern -> the folder it is for
-HEADER_OWNERS = {r"Python\.h|structmember\.h|numpy/.*": "py", r"hdf5.*\.h|H5.*\.h": "h5write"}
+BINDINGS = ("py", "py_h5write")
+# header pattern -> the folders it is for
+HEADER_OWNERS: dict[str, tuple[str, ...]] = {
+    r"Python\.h|structmember\.h|numpy/.*": BINDINGS,
+    r"hdf5.*\.h|H5.*\.h": ("h5write",),
+}
 # function pattern -> the file it is for; a callback counts as a call
 FUNCTION_OWNERS = {
     "malloc|calloc|realloc|free|aligned_alloc|posix_memalign|strdup|strndup": "base/mem.c",
@@ -57,9 +62,9 @@ def include_errors(folder: str, lines: list[str]) -> Iterator[tuple[int, str]]:
         if found is None:
             continue
         quote, header = found.groups()
-        for pattern, owner in HEADER_OWNERS.items():
-            if re.fullmatch(pattern, header) and folder != owner:
-                yield number, f"{header} may be included in {owner}/ only"
+        for pattern, owners in HEADER_OWNERS.items():
+            if re.fullmatch(pattern, header) and folder not in owners:
+                yield number, f"{header} may be included in {'/, '.join(owners)}/ only"
         if quote == "<":
             continue
         target, _, name = header.partition("/")
@@ -119,7 +124,7 @@ def check(csrc: Path) -> list[str]:
         found = [
             *include_errors(folder, text.split("\n")),
             *call_errors(place, code),
-            *(gil_errors(code) if folder == "py" else ()),
+            *(gil_errors(code) if folder in BINDINGS else ()),
         ]
         errors += [f"{place}:{number}: {what}" for number, what in sorted(found)]
     return errors

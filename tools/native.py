@@ -29,6 +29,10 @@ OPTIONAL = {
     "libisal": ("SCIO_HAVE_ISAL", "libisal-dev"),
 }
 
+# What writes, and only that: names of libhdf5's module by preference, Debian's first.
+WRITER_MODULES = ("hdf5-serial", "hdf5")
+WRITER_PACKAGE = "libhdf5-dev"
+
 LANGUAGE = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffp-contract=off"]
 # -Wunused-result again, because Python's own flags turn it off and scio_status relies on it.
 WARNINGS = [
@@ -103,6 +107,35 @@ def libraries() -> tuple[list[str], list[str], list[str]]:
     return cflags, libs + SYSTEM_LIBS, absent
 
 
+def writer_libraries() -> tuple[list[str], list[str]]:
+    """Flags of libhdf5, which the extension ``scio._h5write`` and its C tests link, nothing else.
+
+    Returns
+    -------
+    cflags, libs : list of str
+        Its headers count as the system's: warnings are for our code.
+
+    Raises
+    ------
+    MissingLibraryError
+        If it is absent; the message names the Debian package.
+    """
+    for module in WRITER_MODULES:
+        libs = _pkg_config("--libs", module)
+        if libs is not None:
+            folders = [
+                flag.removeprefix("-I")
+                for flag in _pkg_config("--cflags", module) or []
+                if flag.startswith("-I")
+            ]
+            return [part for folder in folders for part in ("-isystem", folder)], libs
+    message = (
+        f"pkg-config finds neither {' nor '.join(WRITER_MODULES)}, which scio writes HDF5 with: "
+        f"apt-get install pkg-config {WRITER_PACKAGE}"
+    )
+    raise MissingLibraryError(message)
+
+
 def main() -> int:
     """Print the flags as Makefile variables."""
     if sys.argv[1:] != ["--make"]:
@@ -110,6 +143,7 @@ def main() -> int:
         return 2
     try:
         cflags, libs, absent = libraries()
+        writer_cflags, writer_libs = writer_libraries()
     except MissingLibraryError as error:
         print(f"scio: {error}", file=sys.stderr)
         return 1
@@ -117,6 +151,8 @@ def main() -> int:
     print(f"WARNINGS := {shlex.join(warnings())}")
     print(f"LIB_CFLAGS := {shlex.join(cflags)}")
     print(f"LIBS := {shlex.join(libs)}")
+    print(f"WRITER_CFLAGS := {shlex.join(writer_cflags)}")
+    print(f"WRITER_LIBS := {shlex.join(writer_libs)}")
     if absent:
         print(f"scio: built without {', '.join(absent)}", file=sys.stderr)
     return 0

@@ -22,6 +22,7 @@ find_python() {
 
 has_program() { command -v "$1" >/dev/null 2>&1; }
 has_module() { has_program pkg-config && pkg-config --exists "$1"; }
+has_libhdf5() { has_module hdf5-serial || has_module hdf5; }
 has_python_file() { # a header of the Python that will be used
     local python
     python=$(find_python) &&
@@ -63,6 +64,7 @@ check_group() {
         need liblz4-dev has_module liblz4
         need libblosc-dev has_module blosc
         need libisal-dev has_module libisal
+        need libhdf5-dev has_libhdf5
         ;;
     test) need hdf5-tools has_program h5dump ;;
     lint)

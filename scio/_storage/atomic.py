@@ -3,12 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from scio.errors import IOWriteError, TargetExistsError
+
+_TEMPORARY = re.compile(r"\..+\.scio-(\d+)-[0-9a-f]{8}")
+
+
+class Temporary:
+    """A file in the making, beside the place where it will be published.
+
+    Parameters
+    ----------
+    target : str or Path
+        Where the file shall be; a symlink is followed.
+
+    Notes
+    -----
+    The file itself is made by whoever writes it.  `lock` tells other processes that it is being
+    worked on: `sweep_stale` leaves it alone then, whatever host or container they are on.
+    """
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        self.target = Path(os.path.realpath(target))
+        name = f".{self.target.name}.scio-{os.getpid()}-{secrets.token_hex(4)}"
+        self.path = self.target.with_name(name)
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Hold a lock on the file, which must exist, until it is published or removed."""
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a file system without locks: the pid is asked alone
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def publish(self, *, overwrite: bool = True) -> None:
+        """Sync the file, give it the target's name, sync the folder.
+
+        Raises
+        ------
+        TargetExistsError
+            If `overwrite` is False and the target exists, decided by the kernel.
+        IOWriteError
+            If syncing or renaming fails; the old file is then unchanged.
+        """
+        final = self.target
+        try:
+            _fsync(self.path)
+            if final.exists():
+                os.chmod(self.path, final.stat().st_mode & 0o7777)
+            if overwrite:
+                os.replace(self.path, final)
+            else:
+                os.link(self.path, final)
+            _fsync(final.parent)
+        except FileExistsError as error:
+            message = f"{final} exists already"
+            raise TargetExistsError(message) from error
+        except OSError as error:
+            raise _unchanged(error, final) from error
+
+    def remove(self) -> None:
+        """Remove what is left of the file and let go of the lock; right after `publish`, too."""
+        with contextlib.suppress(OSError):  # the failure that led here is the one to tell
+            self.path.unlink()
+        self._unlock()
 
 
 @contextlib.contextmanager
@@ -34,36 +102,67 @@ def atomic_path(target: str | os.PathLike[str], *, overwrite: bool = True) -> It
     IOWriteError
         If syncing or renaming fails; the old file is then unchanged.
     """
-    final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".{final.name}.scio-{os.getpid()}-{secrets.token_hex(4)}")
-    if not overwrite and final.exists():
-        message = f"{final} exists already"
-        raise TargetExistsError(message)
+    temporary = Temporary(target)
+    check_target(temporary.target, overwrite=overwrite)
     try:
-        yield temporary
-        _publish(temporary, final, overwrite=overwrite)
+        yield temporary.path
+        temporary.publish(overwrite=overwrite)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.remove()
 
 
-def _publish(temporary: Path, final: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Say early that a target exists, before work is done for nothing."""
+    if not overwrite and target.exists():
+        message = f"{target} exists already"
+        raise TargetExistsError(message)
+
+
+def sweep_stale(directory: Path) -> list[Path]:
+    """Remove temporaries that nobody works on any more: their process is gone, their lock is free.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    swept = []
+    for path in directory.glob(".*.scio-*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or _is_alive(int(found.group(1))) or _is_locked(path):
+            continue
+        with contextlib.suppress(OSError):
+            path.unlink()
+            swept.append(path)
+    return swept
+
+
+def _is_alive(pid: int) -> bool:
     try:
-        _fsync(temporary)
-        if final.exists():
-            os.chmod(temporary, final.stat().st_mode & 0o7777)
-        if overwrite:
-            os.replace(temporary, final)
-        else:
-            os.link(temporary, final)
-        _fsync(final.parent)
-    except FileExistsError as error:
-        message = f"{final} exists already"
-        raise TargetExistsError(message) from error
-    except OSError as error:
-        raise IOWriteError(
-            error.errno, f"{error.strerror}; the old file is unchanged", str(final)
-        ) from error
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _unchanged(error: OSError, path: Path) -> IOWriteError:
+    return IOWriteError(error.errno, f"{error.strerror}; the old file is unchanged", str(path))
 
 
 def _fsync(path: Path) -> None:
@@ -90,6 +189,4 @@ def write_text_atomic(target: str | os.PathLike[str], text: str) -> None:
     except IOWriteError:
         raise
     except OSError as error:
-        raise IOWriteError(
-            error.errno, f"{error.strerror}; the old file is unchanged", str(path)
-        ) from error
+        raise _unchanged(error, path) from error

@@ -285,6 +285,16 @@ class Frame:
             raise CorruptFileError(message)
         return shape[0]
 
+    def string_encoding(self, name: str) -> tuple[str, str]:
+        """Encoding of a column (or of the index) as stored, "" without one; and its na-value."""
+        if self._is_compound:
+            return "", "NA"
+        path = f"{self._path}/{name}"
+        if self._file.kind(path) is None:  # the categories of 0.7 lie elsewhere
+            return "", "NA"
+        encoding = str(self._file.scalar_attr(path, "encoding-type", default=""))
+        return encoding, str(self._file.scalar_attr(path, "na-value", default="NA"))
+
     # --- values
 
     @property

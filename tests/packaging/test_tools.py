@@ -55,8 +55,12 @@ def test_layers_of_this_tree_hold():
             'a.h:2: base/ may not include "codec/codec.h"',
         ),
         ("sparse/a.c", '#include "csr.h"\n', '"csr.h" does not name its folder'),
-        ("load/a.c", "#include <Python.h>\n", "Python.h may be included in py/ only"),
-        ("h5read/a.c", "#include <numpy/arrayobject.h>\n", "may be included in py/ only"),
+        ("load/a.c", "#include <Python.h>\n", "Python.h may be included in py/, py_h5write/ only"),
+        (
+            "h5read/a.c",
+            "#include <numpy/arrayobject.h>\n",
+            "may be included in py/, py_h5write/ only",
+        ),
         ("py/a.c", "#include <hdf5.h>\n", "hdf5.h may be included in h5write/ only"),
         ("load/a.c", '#include "h5write/w.h"\n', 'load/ may not include "h5write/w.h"'),
         ("load/a.c", "void *p = malloc (3);\n", "a.c:1: malloc is for base/mem.c only"),
@@ -112,10 +116,11 @@ def test_layers_lets_pass_what_is_right(tmp_path, place, text):
 # --- tools/check_symbols.sh
 
 
-def test_extension_exports_one_symbol():
+def test_extensions_export_one_symbol_each_and_only_the_writer_needs_libhdf5():
     import scio._core
+    import scio._h5write
 
-    done = run("tools/check_symbols.sh", scio._core.__file__)
+    done = run("tools/check_symbols.sh", scio._core.__file__, scio._h5write.__file__)
     if not os.environ.get("SCIO_SANITIZE"):  # a sanitizer adds symbols of its own
         assert done.returncode == 0, done.stderr
 
@@ -139,6 +144,16 @@ def test_native_names_the_package_of_a_required_library():
     assert "libdeflate-dev" in done.stderr
 
 
+def test_native_names_the_package_of_the_writer(tmp_path):
+    """A pkg-config that knows everything but libhdf5."""
+    program = tmp_path / "pkg-config"
+    program.write_text('#!/bin/sh\ncase "$2" in *hdf5*) exit 1 ;; esac\nexit 0\n')
+    program.chmod(0o755)
+    done = run(sys.executable, "tools/native.py", "--make", PKG_CONFIG=str(program))
+    assert done.returncode == 1
+    assert "libhdf5-dev" in done.stderr
+
+
 def test_setup_names_missing_packages_where_apt_cannot_run(tmp_path):
     """A machine with coreutils and Python, without compiler, pkg-config and apt."""
     for name in ("bash", "id", "basename", "dirname", "find", "env"):
@@ -152,7 +167,7 @@ def test_setup_names_missing_packages_where_apt_cannot_run(tmp_path):
         PYTHON=sys.executable,
     )
     assert done.returncode == 1
-    for package in ("gcc", "pkg-config", "libdeflate-dev", "libblosc-dev"):
+    for package in ("gcc", "pkg-config", "libdeflate-dev", "libblosc-dev", "libhdf5-dev"):
         assert package in done.stderr
 
 

@@ -1,0 +1,473 @@
+/* The extension module scio._h5write: one type, Writer, over h5write/writer.h.
+ *
+ * A module of its own, since importing it loads libhdf5; it shares the helpers of py/ by their
+ * objects, not by symbols, so both modules can be there at once. */
+#define PY_OWNS_NUMPY_TABLE
+#include "py/py.h"
+
+#include "base/mem.h"
+#include "h5write/writer.h"
+
+#include <string.h>
+
+/* The helpers of py/ see the first member only. */
+typedef struct writer_state {
+    py_state shared;
+    PyTypeObject *writer_type;
+} writer_state;
+
+typedef struct py_writer {
+    PyObject_HEAD
+    scio_h5_writer *writer; /* NULL once it was closed or discarded */
+    bool is_busy;           /* a thread is inside; guarded by the GIL */
+} py_writer;
+
+/* --- values: numbers by array, text by str or a sequence of str, lone numbers as such */
+
+typedef struct py_value {
+    scio_h5_value c;
+    PyObject *items;    /* tuple that keeps the text of a sequence alive */
+    const char **texts; /* [n_items] */
+    union {
+        int64_t integer;
+        double real;
+        uint8_t truth;
+        const char *text;
+    } lone;
+} py_value;
+
+static void
+value_clear(py_value *value)
+{
+    Py_CLEAR(value->items);
+    scio_mem_free(value->texts);
+    value->texts = NULL;
+}
+
+/* UTF-8 of a str: none of it hidden behind a NUL, which would end it in the file. */
+static int
+text_of(const py_state *state, PyObject *object, Py_ssize_t i, const char **out)
+{
+    Py_ssize_t nbytes;
+
+    if (!PyUnicode_Check(object)) {
+        py_fail(state, SCIO_ETYPE, "item %zd is %s, expected str", i, Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    *out = PyUnicode_AsUTF8AndSize(object, &nbytes);
+    if (*out == NULL) {
+        PyErr_Clear(); /* a lone surrogate */
+        py_fail(state, SCIO_EINVAL, "item %zd holds characters that UTF-8 cannot say", i);
+        return -1;
+    }
+    if (strlen(*out) == (size_t)nbytes)
+        return 0;
+    py_fail(state, SCIO_EINVAL, "item %zd holds a NUL character, which would cut it", i);
+    return -1;
+}
+
+static int
+texts_from(const py_state *state, PyObject *object, py_value *out)
+{
+    scio_error err = SCIO_ERROR_INIT;
+
+    out->items = PySequence_Tuple(object);
+    if (out->items == NULL)
+        return -1;
+    const Py_ssize_t n_items = PyTuple_GET_SIZE(out->items);
+    if (scio_mem_alloc((size_t)n_items, sizeof *out->texts, &out->texts, &err) != SCIO_OK) {
+        py_raise(state, &err);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n_items; i++)
+        if (text_of(state, PyTuple_GET_ITEM(out->items, i), i, &out->texts[i]) < 0)
+            return -1;
+    out->c.texts = out->texts;
+    out->c.rank = 1;
+    out->c.dims[0] = (uint64_t)n_items;
+    return 0;
+}
+
+static int
+array_from(const py_state *state, PyObject *object, py_value *out)
+{
+    py_view view = {0};
+
+    if (py_view_from(state, object, "value", -1, SCIO_DTYPE_NONE, &view) < 0)
+        return -1;
+    if (view.rank > SCIO_H5_WRITER_MAX_RANK) {
+        py_fail(state, SCIO_EINVAL, "value has %d dimensions, at most %d are written", view.rank,
+                SCIO_H5_WRITER_MAX_RANK);
+        return -1;
+    }
+    out->c.dtype = view.dtype;
+    out->c.data = view.data;
+    out->c.rank = (unsigned)view.rank;
+    for (int i = 0; i < view.rank; i++)
+        out->c.dims[i] = (uint64_t)view.dims[i];
+    return 0;
+}
+
+static int
+number_from(const py_state *state, PyObject *object, py_value *out)
+{
+    if (PyBool_Check(object)) {
+        out->lone.truth = object == Py_True;
+        out->c.dtype = SCIO_BOOL;
+    } else if (PyLong_Check(object)) {
+        out->lone.integer = PyLong_AsLongLong(object);
+        out->c.dtype = SCIO_I64;
+    } else if (PyFloat_Check(object)) {
+        out->lone.real = PyFloat_AsDouble(object);
+        out->c.dtype = SCIO_F64;
+    } else {
+        py_fail(state, SCIO_ETYPE,
+                "value is %s, expected str, bool, int, float, numpy.ndarray or a list of str",
+                Py_TYPE(object)->tp_name);
+    }
+    out->c.data = &out->lone;
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+value_from(const py_state *state, PyObject *object, py_value *out)
+{
+    if (PyArray_Check(object))
+        return array_from(state, object, out);
+    if (PyList_Check(object) || PyTuple_Check(object))
+        return texts_from(state, object, out);
+    if (!PyUnicode_Check(object))
+        return number_from(state, object, out);
+    if (text_of(state, object, 0, &out->lone.text) < 0)
+        return -1;
+    out->c.texts = &out->lone.text;
+    return 0;
+}
+
+/* --- the writer */
+
+/* The C writer, for one thread at a time; NULL with an exception. */
+static scio_h5_writer *
+borrow(py_writer *self)
+{
+    const py_state *const state = py_state_of((PyObject *)self);
+
+    if (self->writer == NULL || self->is_busy) {
+        py_fail(state, SCIO_EINVAL, "the writer %s",
+                self->is_busy ? "is at work in another thread" : "was closed");
+        return NULL;
+    }
+    self->is_busy = true;
+    return self->writer;
+}
+
+static PyObject *
+writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    const py_state *const state = PyType_GetModuleState(type);
+    PyObject *object = NULL, *bytes = NULL;
+    const py_param params[] = {{.name = "path", .kind = PY_OBJECT, .out = &object}};
+    scio_error err = SCIO_ERROR_INIT;
+    scio_h5_writer *writer = NULL;
+    py_writer *self;
+    const char *path;
+    scio_status status;
+
+    if (py_parse_tuple(state, "Writer", params, PY_N_PARAMS(params), 1, args, kwargs) < 0 ||
+        !PyUnicode_FSConverter(object, &bytes))
+        return NULL;
+    self = (py_writer *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        Py_DECREF(bytes);
+        return NULL;
+    }
+    path = PyBytes_AS_STRING(bytes);
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_writer_new(path, &writer, &err);
+    Py_END_ALLOW_THREADS;
+    Py_DECREF(bytes);
+    self->writer = writer;
+    if (status == SCIO_OK)
+        return (PyObject *)self;
+    Py_DECREF(self);
+    return py_raise_path(state, &err, object);
+}
+
+static void
+free_writer(py_writer *self)
+{
+    scio_h5_writer *const writer = self->writer;
+
+    self->writer = NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    scio_h5_writer_free(writer);
+    Py_END_ALLOW_THREADS;
+}
+
+static void
+writer_dealloc(PyObject *op)
+{
+    PyTypeObject *const type = Py_TYPE(op);
+
+    free_writer((py_writer *)op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+done(PyObject *op, scio_status status, const scio_error *err)
+{
+    ((py_writer *)op)->is_busy = false;
+    return status == SCIO_OK ? Py_NewRef(Py_None) : py_raise(py_state_of(op), err);
+}
+
+static PyObject *
+writer_group(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    const char *path = NULL;
+    bool is_wide = false;
+    const py_param params[] = {
+        {.name = "path", .kind = PY_TEXT, .out = &path},
+        {.name = "wide", .kind = PY_BOOL, .is_optional = true, .out = &is_wide}};
+    scio_h5_writer *writer = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+    scio_status status;
+
+    if (py_parse(py_state_of(op), "group", params, PY_N_PARAMS(params), 1, args, n_args, kwnames) <
+        0)
+        return NULL;
+    writer = borrow((py_writer *)op);
+    if (writer == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_writer_group(writer, path, is_wide, &err);
+    Py_END_ALLOW_THREADS;
+    return done(op, status, &err);
+}
+
+static PyObject *
+writer_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    const py_state *const state = py_state_of(op);
+    const char *path = NULL, *name = NULL;
+    PyObject *object = NULL, *result = NULL;
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+                               {.name = "name", .kind = PY_TEXT, .out = &name},
+                               {.name = "value", .kind = PY_OBJECT, .out = &object}};
+    scio_h5_writer *writer = NULL;
+    py_value value = {0};
+    scio_error err = SCIO_ERROR_INIT;
+    scio_status status;
+
+    if (py_parse(state, "attr", params, PY_N_PARAMS(params), 3, args, n_args, NULL) < 0)
+        return NULL;
+    if (value_from(state, object, &value) == 0)
+        writer = borrow((py_writer *)op);
+    if (writer != NULL) {
+        Py_BEGIN_ALLOW_THREADS;
+        status = scio_h5_writer_attr(writer, path, name, &value.c, &err);
+        Py_END_ALLOW_THREADS;
+        result = done(op, status, &err);
+    }
+    value_clear(&value);
+    return result;
+}
+
+static PyObject *
+writer_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    const py_state *const state = py_state_of(op);
+    const char *path = NULL;
+    PyObject *object = NULL, *result = NULL;
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+                               {.name = "value", .kind = PY_OBJECT, .out = &object}};
+    scio_h5_writer *writer = NULL;
+    py_value value = {0};
+    scio_error err = SCIO_ERROR_INIT;
+    scio_status status;
+
+    if (py_parse(state, "dataset", params, PY_N_PARAMS(params), 2, args, n_args, NULL) < 0)
+        return NULL;
+    if (value_from(state, object, &value) == 0)
+        writer = borrow((py_writer *)op);
+    if (writer != NULL) {
+        Py_BEGIN_ALLOW_THREADS;
+        status = scio_h5_writer_dataset(writer, path, &value.c, &err);
+        Py_END_ALLOW_THREADS;
+        result = done(op, status, &err);
+    }
+    value_clear(&value);
+    return result;
+}
+
+static PyObject *
+writer_reserve(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    const py_state *const state = py_state_of(op);
+    const char *path = NULL;
+    PyObject *shape = NULL;
+    scio_h5_value value = {0};
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+                               {.name = "shape", .kind = PY_OBJECT, .out = &shape},
+                               {.name = "dtype", .kind = PY_DTYPE, .out = &value.dtype}};
+    scio_h5_writer *writer = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+    uint64_t offset = 0;
+    scio_status status;
+
+    if (py_parse(state, "reserve", params, PY_N_PARAMS(params), 1, args, n_args, kwnames) < 0)
+        return NULL;
+    if (!PyTuple_Check(shape) || PyTuple_GET_SIZE(shape) > SCIO_H5_WRITER_MAX_RANK)
+        return py_fail(state, SCIO_ETYPE, "shape is no tuple of at most %d sizes",
+                       SCIO_H5_WRITER_MAX_RANK);
+    value.rank = (unsigned)PyTuple_GET_SIZE(shape);
+    if (py_sizes_from(state, shape, "shape", value.dims, value.rank) < 0)
+        return NULL;
+    writer = borrow((py_writer *)op);
+    if (writer == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_writer_reserve(writer, path, &value, &offset, &err);
+    Py_END_ALLOW_THREADS;
+    PyObject *const result = done(op, status, &err);
+    if (result == NULL)
+        return NULL;
+    Py_DECREF(result);
+    return PyLong_FromUnsignedLongLong(offset);
+}
+
+static PyObject *
+writer_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    scio_h5_writer *const writer = borrow((py_writer *)op);
+    scio_error err = SCIO_ERROR_INIT;
+    scio_status status;
+
+    if (writer == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    status = scio_h5_writer_close(writer, &err);
+    Py_END_ALLOW_THREADS;
+    free_writer((py_writer *)op);
+    return done(op, status, &err);
+}
+
+static PyObject *
+writer_discard(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    py_writer *const self = (py_writer *)op;
+
+    if (self->writer != NULL && borrow(self) == NULL)
+        return NULL;
+    free_writer(self);
+    self->is_busy = false;
+    Py_RETURN_NONE;
+}
+
+/* --- the module */
+
+static PyMethodDef writer_methods[] = {
+    {"group", PY_METHOD(writer_group), METH_FASTCALL | METH_KEYWORDS,
+     "group($self, path, /, *, wide=False)\n--\n\nMake a group; wide: attributes beyond 64 KiB."},
+    {"attr", PY_METHOD(writer_attr), METH_FASTCALL,
+     "attr($self, path, name, value, /)\n--\n\nWrite an attribute."},
+    {"dataset", PY_METHOD(writer_dataset), METH_FASTCALL,
+     "dataset($self, path, value, /)\n--\n\nWrite a contiguous dataset."},
+    {"reserve", PY_METHOD(writer_reserve), METH_FASTCALL | METH_KEYWORDS,
+     "reserve($self, path, /, *, shape, dtype)\n--\n\n"
+     "Set a contiguous dataset's space aside; return its offset in the file."},
+    {"close", writer_close, METH_NOARGS,
+     "close($self, /)\n--\n\nEnd the file and sync it; raises the first failure."},
+    {"discard", writer_discard, METH_NOARGS,
+     "discard($self, /)\n--\n\nLet go of the file, which is of no use then."},
+    {"__reduce__", py_refuse_pickle, METH_NOARGS, "Refuse to be pickled."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_doc, (void *)(uintptr_t) "Writer(path, /)\n--\n\nA new HDF5 file being written."},
+    PY_SLOT(Py_tp_new, writer_new),
+    PY_SLOT(Py_tp_dealloc, writer_dealloc),
+    {Py_tp_methods, writer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec writer_spec = {
+    .name = "scio._h5write.Writer",
+    .basicsize = sizeof(py_writer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = writer_slots,
+};
+
+static int
+module_exec(PyObject *module)
+{
+    writer_state *const state = PyModule_GetState(module);
+    char version[32];
+
+    if (PyArray_ImportNumPyAPI() < 0 || py_errors_load(&state->shared) < 0)
+        return -1;
+    state->writer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &writer_spec, NULL);
+    if (state->writer_type == NULL || PyModule_AddType(module, state->writer_type) < 0)
+        return -1;
+    scio_h5_writer_version(version, sizeof version);
+    return PyModule_AddStringConstant(module, "hdf5_version", version);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    const writer_state *const state = PyModule_GetState(module);
+
+    for (size_t code = 0; code <= SCIO_EBUG; code++)
+        Py_VISIT(state->shared.errors[code]);
+    Py_VISIT(state->writer_type);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    writer_state *const state = PyModule_GetState(module);
+
+    for (size_t code = 0; code <= SCIO_EBUG; code++)
+        Py_CLEAR(state->shared.errors[code]);
+    Py_CLEAR(state->writer_type);
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    PY_SLOT(Py_mod_exec, module_exec),
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "scio._h5write",
+    .m_doc = "Writing HDF5 through libhdf5.  Private: scio.io.writer is its face.",
+    .m_size = sizeof(writer_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__h5write(void); /* the one symbol that the module exports */
+
+PyMODINIT_FUNC
+PyInit__h5write(void)
+{
+    return PyModuleDef_Init(&module_def);
+}
