@@ -19,6 +19,7 @@ BATCH_SIZE = 64  # the least cap depends on it a little; that of CellDataLoader
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 _GROUPS = ("layers", "obsm", "varm", "obsp", "varp")
 _U16_GENES = 65_536
+_FAST_MARK = "/uns/scio/fast_layout"  # as scio/io/fast.py writes it
 
 
 # --- facts
@@ -215,9 +216,10 @@ def _n_rows(file: HDF5File, path: str) -> int | None:
 
 
 def _loader(handle: AnnDataFile, x: dict[str, Any]) -> dict[str, Any]:
-    path, why = _path(x)
+    path, why = _path(x, is_fast=handle.file.kind(_FAST_MARK) is not None)
     out: dict[str, Any] = {"path": path, "why": why, "batch_size": BATCH_SIZE}
-    out |= {"least_max_memory": None, "advised_max_memory": None, "least_unknown": None}
+    out |= {"least_max_memory": None, "advised_max_memory": None, "advised_why": None}
+    out["least_unknown"] = None
     out["resident_nbytes"] = _resident(x)
     if path == "cannot be decoded":
         return out
@@ -230,14 +232,19 @@ def _loader(handle: AnnDataFile, x: dict[str, Any]) -> dict[str, Any]:
         out["least_unknown"] = str(error)
         return out
     out["least_max_memory"] = least
-    room = _machine.memory_nbytes() // 2
-    wanted = out["resident_nbytes"]["as_stored"] + 4 * least
-    out["advised_max_memory"] = min(wanted, max(room, least))
-    out["advised_holds_all"] = wanted <= room
-    return out
+    room = max(least, _machine.memory_nbytes() // 2)
+    if path == "fast layout":
+        wanted, reason = 4 * least, "the cells are mapped and need none of it"
+    else:
+        wanted = out["resident_nbytes"]["as_stored"] + 4 * least
+        reason = "all cells stay in memory after the first epoch, whatever their values"
+    if wanted > room:
+        wanted = room
+        reason = "half of this machine; cells that do not fit are decoded again in every epoch"
+    return out | {"advised_max_memory": wanted, "advised_why": reason}
 
 
-def _path(x: dict[str, Any]) -> tuple[str, str]:
+def _path(x: dict[str, Any], *, is_fast: bool) -> tuple[str, str]:
     """Name the way of the loader through X, and the reason."""
     arrays = x["arrays"][:2] if x["kind"] in ("csr", "csc") else x["arrays"]
     filters = [f["name"] for array in arrays for f in array["filters"]]
@@ -249,6 +256,8 @@ def _path(x: dict[str, Any]) -> tuple[str, str]:
         return "converted", "stored by columns: read whole and turned into rows when it is opened"
     if not filters:
         if all(array["layout"] == "contiguous" for array in arrays):
+            if is_fast:
+                return "fast layout", "made by scio: mapped, rows are read at random"
             return "plain, contiguous", "rows lie as they are in memory: nothing to decode"
         return "plain, chunked", "not compressed: chunks are read, nothing to decode"
     if all([f["name"] for f in array["filters"]] == ["deflate"] for array in arrays):
@@ -391,12 +400,8 @@ def _loader_table(loader: dict[str, Any]) -> Table:
         least = f"{loader['least_max_memory']:,} bytes ({nbytes_text(loader['least_max_memory'])})"
     rows = [("path", f"{loader['path']}: {loader['why']}"), ("least max_memory", least)]
     if loader["advised_max_memory"] is not None:
-        holds = (
-            "all cells stay in memory after the first epoch, whatever their values"
-            if loader["advised_holds_all"]
-            else "half of this machine; cells that do not fit are decoded again in every epoch"
-        )
-        rows.append(("advised max_memory", f"{nbytes_text(loader['advised_max_memory'])}: {holds}"))
+        advised = nbytes_text(loader["advised_max_memory"])
+        rows.append(("advised max_memory", f"{advised}: {loader['advised_why']}"))
     resident = loader["resident_nbytes"]
     if resident:
         counts, stored = (nbytes_text(resident[k]) for k in ("small_counts", "as_stored"))

@@ -225,29 +225,35 @@ def wait_until(is_so: Any, seconds: float = 30.0) -> bool:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
 def test_no_child_outlives_the_command(made: Path, number: int, code: int) -> None:
+    endless = ("--form", "csr", "--runs", 1, "--epochs", 10**9, "--json")
     process = subprocess.Popen(
-        command("bench", made, "--runs", "500"),
+        command("bench", made, *endless),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
+    assert process.stdout is not None
+    started: list[int] = []
     try:
-        assert wait_until(lambda: children(process.pid))
-        time.sleep(1.0)  # into the work of some child
+        kinds = [json.loads(process.stdout.readline())["record"] for _ in range(3)]
+        assert kinds == ["machine", "opening", "decode"]  # what comes now does not end by itself
         assert wait_until(lambda: children(process.pid))
         started = children(process.pid)
+        time.sleep(3.0)  # into its epochs
         os.kill(process.pid, number)
         begin = time.monotonic()
         _, errors = process.communicate(timeout=20)
         assert time.monotonic() - begin < 5
         assert process.returncode == code
         assert "Traceback" not in errors
-        assert wait_until(lambda: not any(map(is_running, started)), 10)
+        assert len(started) == 1
+        assert wait_until(lambda: not is_running(started[0]), 5)
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        for pid in (*started, process.pid):
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_child_that_is_ended_by_the_system_is_told(made: Path) -> None:

@@ -395,7 +395,30 @@ def test_damaged_files_end_with_a_message(tmp_path: Path, rich_file: Path) -> No
             data[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
         result = CliRunner().invoke(app, ["info", str(path)])
-        assert result.exit_code in (0, 1), repr(result.exception)
+        assert result.exit_code in (0, 1)
+        assert isinstance(result.exception, SystemExit | None), repr(result.exception)
         codes.append(result.exit_code)
     assert 0 in codes
     assert 1 in codes
+
+
+def test_a_group_of_another_kind_is_refused(tmp_path: Path, made: Path) -> None:
+    """What flipped bits make of a group: the TypeError of the core came out as a traceback."""
+    path = tmp_path / "kind.h5ad"
+    path.write_bytes(made.read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["var"]
+        file["var"] = np.dtype("int32")  # a committed datatype
+    result = CliRunner().invoke(app, ["info", str(path)])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "/var" in result.output
+
+
+def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, made: Path) -> None:
+    def broken(_handle: Any) -> dict[str, Any]:
+        raise TypeError("unsupported operand")
+
+    monkeypatch.setattr("scio.cli.info.describe", broken)
+    result = CliRunner().invoke(app, ["info", str(made)])
+    assert isinstance(result.exception, TypeError)
