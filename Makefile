@@ -6,7 +6,7 @@
 #   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
 #   make asan tsan valgrind     the tests under sanitizers
 #   make fuzz T=60    every fuzzer for T seconds
-#   make bench        the benchmarks that measured claims stand on
+#   make bench        the benchmarks that measured claims stand on, over an hour; make bench-quick: minutes
 #   make docs clean distclean
 #
 # Set-up happens by itself: Debian packages (root or sudo), .venv, requirements, the extension.
@@ -23,12 +23,13 @@ MAKEFLAGS += --no-print-directory
 
 T ?= 60
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 venv := .venv
 bin := $(venv)/bin
 c := $(MAKE) -j$(JOBS) -f tools/c.mk
 
-.PHONY: help demo build test ctest pytest lint format asan tsan valgrind fuzz bench docs clean distclean
+.PHONY: help demo build test ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
 .PHONY: build-env test-env lint-env bench-env docs-env
 
 help:
@@ -132,10 +133,21 @@ fuzz:
 
 # ---- the rest ----
 
+# annbatch needs a Python of its own; without one the benchmarks leave it out and say so.
 bench: bench-env
 	@$(build_core)
+	@tools/setup_bench_peers.sh || true
 	$(bin)/python benchmarks/bench_decode_limit.py
-	$(bin)/python benchmarks/bench_loader.py
+	$(bin)/python benchmarks/bench_loader.py $(BENCH_ARGS)
+	$(bin)/python benchmarks/report.py
+
+# Small files and one round: shows that all of it works, its figures mean nothing.
+bench-quick: bench-env
+	@$(build_core)
+	@tools/setup_bench_peers.sh || true
+	$(bin)/python benchmarks/bench_loader.py --cells 10000 --files d1-gzip d1-none \
+	    --runs 1 --seconds 1 --out build/bench/quick.jsonl
+	$(bin)/python benchmarks/report.py build/bench/quick.jsonl
 
 docs: docs-env
 	@$(build_core)
@@ -147,4 +159,4 @@ clean:
 	find . -name __pycache__ -not -path './$(venv)/*' -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(venv)
+	rm -rf $(venv) .venv-peers

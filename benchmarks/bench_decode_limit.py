@@ -1,7 +1,7 @@
 """How fast all cores can inflate a file's own chunks, and how near scio comes.
 
 The limit: the stored chunks of ``X/data`` and ``X/indices`` lie in memory, every thread inflates its
-share with libdeflate into one reused buffer, nothing else is done (``tools/decode_limit.c``).
+share with libdeflate into one reused buffer, nothing else is done (``benchmarks/decode_limit.c``).
 Baseline: ``H5Dread`` through h5py into fresh arrays, one thread by nature.
 Read the answer as cells per second; shuffled CSR batches of scio stand in `bench_loader`.
 """
@@ -118,12 +118,15 @@ def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the cells")
+    parser.add_argument(
+        "--cells", type=int, help="cells of each file; without it those of D1 and D2"
+    )
+    parser.add_argument("--data", type=Path, default=data.DIRECTORY, help="folder of the files")
     options = parser.parse_args()
     print(harness.machine())
     rows = []
-    for shape in data.shapes(quick=options.quick):
-        path = str(data.make(shape, "gzip"))
+    for shape in data.shapes(options.cells):
+        path = str(data.make(shape, "gzip", options.data))
         for name, function, arguments in (
             ("limit: libdeflate, 1 thread", "limit", {"n_threads": 1}),
             ("limit: libdeflate, 2 threads", "limit", {"n_threads": 2}),
@@ -140,7 +143,8 @@ def main() -> None:
                 f"{shape.name} {name:32s} {row.get('median', 0):12,.0f} cells/s "
                 f"[{row.get('least', 0):,.0f} … {row.get('largest', 0):,.0f}] {row.get('error', '')}"
             )
-    print("saved", harness.save("decode_limit" + ("_quick" if options.quick else ""), rows).name)
+    if options.cells is None:
+        print("saved", harness.save("decode_limit", rows).name)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@ D2: 50,000 cells x 20,000 genes, about 2,202 non-zeros a cell.
 Each cell is the sum of `n_summed` real cells drawn with replacement, thinned binomially, so that counts
 and their correlation stay those of real data and no two cells are equal.  Cells are sorted by the obs
 column ``label`` (8 values), the worst case for mixing.
+
+The last gene is a marker: its value is the number of the cell's label, from 1.  It tells the label of
+any cell of any loader's raw batch, so that the mixing of all is measured by one means.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from timing import N_LABELS
 
 import scio
 
@@ -31,34 +34,31 @@ class Shape:
 
 D1 = Shape("d1", 100_000, 13_714, 1, 756)
 D2 = Shape("d2", 50_000, 20_000, 4, 2_202)
-N_LABELS = 8
 ROWS_AT_ONCE = 5_000
 
 
-def shapes(*, quick: bool) -> list[Shape]:
-    """D1 and D2, or a tenth of their cells."""
+DIRECTORY = Path(__file__).resolve().parent.parent / "build" / "bench"
+
+
+def shapes(n_cells: int | None = None) -> list[Shape]:
+    """D1 and D2, or the same with `n_cells` each."""
     both = [D1, D2]
-    return [replace(s, n_cells=s.n_cells // 10) for s in both] if quick else both
+    return both if n_cells is None else [replace(s, n_cells=n_cells) for s in both]
 
 
-def directory() -> Path:
-    """Return the folder of the files: SCIO_BENCH_DIR, else build/bench beside the benchmarks."""
-    default = Path(__file__).resolve().parent.parent / "build" / "bench"
-    path = Path(os.environ.get("SCIO_BENCH_DIR", default))
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def make(shape: Shape, compression: str | None, *, seed: int = 0) -> Path:
+def make(
+    shape: Shape, compression: str | None, directory: Path = DIRECTORY, *, seed: int = 0
+) -> Path:
     """Write the file unless it is there; return its path."""
-    path = directory() / f"{shape.name}_{compression or 'none'}_{shape.n_cells}.h5ad"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{shape.name}-{compression or 'none'}-{shape.n_cells}.h5ad"
     if path.exists():
         return path
     import anndata
     import pandas as pd
 
-    matrix = _counts(shape, seed)
-    labels = np.sort(np.arange(shape.n_cells) * N_LABELS // shape.n_cells)
+    labels = labels_of(np.arange(shape.n_cells), shape.n_cells)
+    matrix = _with_marker(_counts(shape, seed), labels)
     obs = pd.DataFrame(
         {"label": pd.Categorical([f"plate{i}" for i in labels])},
         index=[f"cell{i}" for i in range(shape.n_cells)],
@@ -68,6 +68,18 @@ def make(shape: Shape, compression: str | None, *, seed: int = 0) -> Path:
     anndata.AnnData(X=matrix, obs=obs, var=var).write_h5ad(partial, compression=compression)
     partial.rename(path)
     return path
+
+
+def labels_of(cells: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the label of each cell, 0 to 7; cells are sorted by it."""
+    return cells * N_LABELS // n_cells
+
+
+def _with_marker(matrix, labels: np.ndarray):  # noqa: ANN001, ANN202
+    import scipy.sparse as sp
+
+    marker = sp.csr_matrix((labels + 1).astype(matrix.dtype).reshape(-1, 1))
+    return sp.hstack([matrix[:, :-1], marker], format="csr")
 
 
 def _counts(shape: Shape, seed: int):  # noqa: ANN202  a SciPy matrix

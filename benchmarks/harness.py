@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
     )
     memory = next(line.split()[1] for line in _lines("/proc/meminfo") if "MemTotal" in line)
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
@@ -67,19 +67,6 @@ def run_times(work: Callable[[], float], n_runs: int) -> dict[str, float]:
     }
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def peak_rss_mib() -> float:
-    """Largest resident size of this process so far."""
-    line = next(line for line in _lines("/proc/self/status") if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def in_child(script: str, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Call ``function(**arguments)`` of a benchmark script in a fresh process; it returns a dict.
 
@@ -91,12 +78,16 @@ def in_child(script: str, function: str, arguments: dict[str, Any]) -> dict[str,
         "print('RESULT ' + json.dumps(module[sys.argv[3]](**json.loads(sys.argv[4]))))"
     )
     here = str(Path(script).resolve().parent)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, here, script, function, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-W", "ignore", "-c", code, here, script, function]
+    return from_command([*command, json.dumps(arguments)])
+
+
+def from_command(command: list[str], seconds: float = 1_800.0) -> dict[str, Any]:
+    """Run a command that prints ``RESULT`` and a JSON object; what goes wrong is under "error"."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {seconds:.0f} s"}
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
             result: dict[str, Any] = json.loads(line[7:])
@@ -104,8 +95,16 @@ def in_child(script: str, function: str, arguments: dict[str, Any]) -> dict[str,
     return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
 
 
+def warm(path: Path) -> None:
+    """Read a file once, so that it lies in the page cache."""
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(1 << 22)
+        while file.readinto(buffer):
+            pass
+
+
 def save(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Append the rows as JSON lines, machine and versions first."""
+    """Write the rows as JSON lines, machine and versions first."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.jsonl"
     with path.open("w") as out:
