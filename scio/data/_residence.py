@@ -204,9 +204,7 @@ class Residence:
                 self.fits = False
                 return None
             store = self._loader.dataset.store
-            self._compact = _core.Compact(
-                len(store), 1 + len(store.track_paths), core.keep_nbytes
-            )
+            self._compact = _core.Compact(len(store), 1 + len(store.track_paths), core.keep_nbytes)
         return self._compact
 
     def _settle_compact(self) -> None:
@@ -309,7 +307,9 @@ class Residence:
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
-                if (compact is not None and compact.is_full) or (sink is not None and sink.is_closed):
+                if (compact is not None and compact.is_full) or (
+                    sink is not None and sink.is_closed
+                ):
                     break
         finally:
             core.close()
