@@ -106,10 +106,11 @@ class FileSource(Source):
             return handle._core_matrix(DEFAULT_MAX_CSC_NBYTES)
         # One chunk of a small embedding holds thousands of cells: read whole, it does not force
         # the blocks of the plan to be as long.
-        if path not in self._small or self._pid != os.getpid():
+        if self._pid != os.getpid():
+            self._small, self._pid = {}, os.getpid()
+        if path not in self._small:
             name = f"{self.name}: {path}"
             self._small[path] = _core.Matrix.from_dense(handle.read(), name=name)
-            self._pid = os.getpid()
         return self._small[path]
 
     def _open_track(self, path: str) -> MatrixHandle:
