@@ -261,10 +261,10 @@ class FastCache:
     def _write(self, part: _Part, plan: list[FastMatrix]) -> dict[str, Any]:
         temporary = Temporary(part.path)
         self._temporaries.append(temporary)
-        obs = Table.read(part.handle.obs, part.rows)
-        var = Table.read(var_of(part.handle, part.matrix))
-        warn_of_unread(part.path, obs, var)
+        obs = Table.lazy(part.handle.obs, part.rows)
+        var = Table.lazy(var_of(part.handle, part.matrix))
         arrays = write_skeleton(temporary.path, obs=obs, var=var, matrices=plan, mark=part.identity)
+        warn_of_unread(part.path, obs, var)
         temporary.lock()
         cells = None if part.rows is None else part.rows + part.first_cell
         return {
@@ -329,11 +329,11 @@ def _needed(part: _Part, plan: list[FastMatrix]) -> int:
 
 def _map(part: _Part) -> list[_core.Matrix]:
     """The matrices of one file; anything wrong is an exception."""
-    file = open_file(part.path)
-    if file.file.read(MARK) != part.identity:
-        message = f"{part.path} was made from something else"
-        raise LoaderError(message)
-    matrices = [map_matrix(file, path) for path in part.paths]
+    with open_file(part.path) as file:
+        if file.file.read(MARK) != part.identity:
+            message = f"{part.path} was made from something else"
+            raise LoaderError(message)
+        matrices = [map_matrix(file, path) for path in part.paths]
     for matrix in matrices:
         if matrix.shape[0] != part.n_rows:
             message = f"{part.path} has {matrix.shape[0]} rows, expected {part.n_rows}"
