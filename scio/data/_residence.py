@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
+from scio.errors import ScioError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -240,8 +240,11 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except OSError as error:
+            except (OSError, ScioError) as error:
                 self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # there is no room, of which the cache has warned
+                self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
         return self._sink
@@ -267,7 +270,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except OSError as error:
+        except (OSError, ScioError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
