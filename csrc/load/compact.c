@@ -507,28 +507,19 @@ scio_compact_max_nbytes(const scio_compact *compact)
 
 /* ---- bounds ---- */
 
-/* Shapes come from files: what no memory can be is one large number, and sums of it are no less. */
-static uint64_t
-bytes_of(uint64_t n, uint64_t itemsize)
-{
-    const uint64_t most = UINT64_MAX / 16;
-    uint64_t nbytes;
-
-    return scio_mul_u64(n, itemsize, &nbytes) && nbytes < most ? nbytes : most;
-}
-
 uint64_t
 scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense)
 {
-    return bytes_of(n_cells, sizeof(row_head *) + sizeof(row_head)) +
-           bytes_of(n_items, is_dense ? 1 : 3);
+    return scio_mul_capped(n_cells, sizeof(row_head *) + sizeof(row_head)) +
+           scio_mul_capped(n_items, is_dense ? 1 : 3);
 }
 
 uint64_t
 scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size_t value_itemsize)
 {
-    const uint64_t rows = bytes_of(n_cells, sizeof(row_head) + 12) +
-                          bytes_of(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
+    const uint64_t rows =
+        scio_mul_capped(n_cells, sizeof(row_head) + 12) +
+        scio_mul_capped(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
 
-    return bytes_of(n_cells, sizeof(row_head *)) + rows + rows / 32;
+    return scio_mul_capped(n_cells, sizeof(row_head *)) + rows + rows / 32;
 }

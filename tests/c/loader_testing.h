@@ -355,7 +355,7 @@ fill(data_set *d, const int64_t *cells, size_t n_cells, scio_compact *compact, s
                                        .is_skip_errors = options.is_skip_errors,
                                        .n_extras = options.n_extras};
     loader = must_make(d, cells, n_cells);
-    scio_loader_attach(loader, compact, sink);
+    CHECK(scio_loader_attach(loader, compact, sink, &err) == SCIO_OK);
     for (int take = SCIO_TAKE_ITEM; take != SCIO_TAKE_END && err.code == SCIO_OK;) {
         scio_batch batch;
         CHECK(scio_loader_next(loader, 100, &take, &batch, &err) == SCIO_OK);
