@@ -61,7 +61,7 @@ set_up(data_set *d, const char *const *names, size_t n_sets, bool in_memory)
             d->matrices[s] = fixture_in_memory(d->sets[s]);
         else
             CHECK(open_fixture(d->sets[s], &d->matrices[s], &err) == SCIO_OK);
-        CHECK_STR(err.message, "");
+        CHECK_CLEAR(err.message);
         d->first[s + 1] = d->first[s] + d->sets[s]->n_rows;
         for (int64_t col = 0; col < d->sets[s]->n_cols; col++)
             d->maps[s][col] = id_of(s, col);
@@ -107,6 +107,7 @@ must_make(data_set *d, const int64_t *cells, size_t n_cells)
     CHECK(make_loader(d, cells, n_cells, &loader, &err) == SCIO_OK);
     if (err.code != SCIO_OK) {
         printf("%s\n", err.message);
+        (void)fflush(stdout);
         abort(); /* nothing after this would tell more */
     }
     return loader;
@@ -119,7 +120,7 @@ must_make_compact(const data_set *d, uint64_t max_nbytes)
     scio_error err = SCIO_ERROR_INIT;
     CHECK(scio_compact_new(d->first[d->n_sets], 1 + d->options.n_extras, max_nbytes, &compact,
                            &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     return compact;
 }
 
@@ -361,7 +362,7 @@ fill(data_set *d, const int64_t *cells, size_t n_cells, scio_compact *compact, s
         CHECK(scio_loader_next(loader, 100, &take, &batch, &err) == SCIO_OK);
         scio_batch_clear(&batch);
     }
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     scio_loader_free(loader);
     d->options = options;
 }
@@ -389,7 +390,7 @@ run_all(data_set *d, const int64_t *cells, size_t n_cells, epoch *e)
     loader = must_make(d, cells, n_cells);
     run_epoch(d, loader, e);
     CHECK(e->status == SCIO_OK);
-    CHECK_STR(e->err.message, "");
+    CHECK_CLEAR(e->err.message);
     if (loader != NULL)
         CHECK(e->n_batches == scio_loader_n_batches(loader) - d->options.first_batch);
     CHECK(e->stats.peak_nbytes <= e->stats.cap_nbytes);
@@ -451,7 +452,7 @@ open_track(const fixture *f)
 
     CHECK(scio_source_open_file(TRACKS_FIXTURE, &source, &err) == SCIO_OK);
     CHECK(open_fixture_in(source, f, &matrix, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     scio_source_release(source);
     return matrix;
 }

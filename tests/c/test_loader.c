@@ -288,7 +288,7 @@ open_spoilt(const fixture *f, bool spoil_indices, uint64_t i_unit)
     CHECK(scio_source_from_buf(buf, "spoilt.h5", &copy, &err) == SCIO_OK);
     matrix = NULL;
     CHECK(open_fixture_in(copy, f, &matrix, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     scio_source_release(source);
     scio_source_release(copy);
     scio_buf_release(buf);
