@@ -1,4 +1,6 @@
 /* Epochs over rows that are resident: in a compact store, mapped, or in memory. */
+#include "fast_testing.h"
+#include "h5write/writer.h"
 #include "loader_testing.h"
 
 static epoch one, two;
@@ -166,51 +168,30 @@ TEST(an_exact_epoch_is_the_same_wherever_its_rows_are_and_whoever_works)
     CHECK(scio_stats_get(SCIO_STAT_live_bufs) == 0);
 }
 
-static scio_status
-map_fixture(const fixture *f, scio_matrix **out, scio_error *err)
-{
-    scio_source *source = NULL;
-    scio_h5_file *file = NULL;
-    uint64_t address = 0;
-    char path[64];
-    scio_status status = scio_source_open_file(FIXTURE, &source, err);
-
-    (void)snprintf(path, sizeof path, "/%s", f->name);
-    if (status == SCIO_OK)
-        status = scio_h5_file_open(source, NULL, &file, err);
-    if (status == SCIO_OK)
-        status = scio_h5_resolve(file, scio_h5_file_superblock(file)->root, path, &address, err);
-    if (status == SCIO_OK && f->is_dense)
-        status = scio_matrix_map_dense(file, address, path, out, err);
-    else if (status == SCIO_OK)
-        status = scio_matrix_map_sparse(file, address, path, f->n_rows, f->n_cols, out, err);
-    scio_h5_file_release(file);
-    scio_source_release(source);
-    return status;
-}
-
 TEST(rows_of_a_mapped_file_come_in_every_order)
 {
-    const char *const names[] = {"plain", "dense_plain"};
-
     for (int shuffle = 0; shuffle < 3; shuffle++) {
         data_set d;
-        scio_matrix *mapped[2] = {NULL, NULL};
+        scio_matrix *mapped[MAX_SETS] = {NULL};
         scio_error err = SCIO_ERROR_INIT;
 
-        set_up(&d, names, 2, false);
+        set_up(&d, MIXED, 4, false);
         d.options.shuffle = (scio_shuffle_mode)shuffle;
         run_all(&d, NULL, 0, &one);
-        for (size_t s = 0; s < 2; s++)
-            CHECK(map_fixture(d.sets[s], &mapped[s], &err) == SCIO_OK);
+        for (size_t s = 0; s < 4; s++) {
+            char path[40];
+            write_fast(path, d.sets[s], d.sets[s]->kind == EIGHTHS ? SCIO_F32 : SCIO_U8, SCIO_U16);
+            CHECK(map_at(path, d.sets[s], "/m", &mapped[s], &err) == SCIO_OK);
+            (void)unlink(path);
+        }
         CHECK_CLEAR(err.message);
         d.options.mapped = mapped;
         d.options.resident = NULL;
         run_all(&d, NULL, 0, &two);
         CHECK(two.hash == one.hash && two.stats.chunks_decoded == 0);
-        CHECK(has_each_once(&two, NULL, (size_t)d.first[2]));
-        scio_matrix_release(mapped[0]);
-        scio_matrix_release(mapped[1]);
+        CHECK(has_each_once(&two, NULL, (size_t)d.first[4]));
+        for (size_t s = 0; s < 4; s++)
+            scio_matrix_release(mapped[s]);
         tear_down(&d);
     }
 }
