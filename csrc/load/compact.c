@@ -65,15 +65,15 @@ choose_slab(uint64_t max_nbytes)
     return nbytes;
 }
 
-/* What an empty store takes and the first slab will; UINT64_MAX when no number can say. */
-static uint64_t
-fixed_nbytes(int64_t n_cells, size_t n_tracks, uint64_t slab_nbytes)
+/* The first slab counts as there; UINT64_MAX when no number can say. */
+uint64_t
+scio_compact_empty_nbytes(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes)
 {
     uint64_t nbytes;
 
     if (!scio_mul_u64((uint64_t)n_cells, n_tracks, &nbytes) ||
         !scio_mul_u64(nbytes, sizeof(row_head *), &nbytes) ||
-        !scio_add_u64(nbytes, slab_nbytes + sizeof(scio_compact), &nbytes))
+        !scio_add_u64(nbytes, choose_slab(max_nbytes) + sizeof(scio_compact), &nbytes))
         return UINT64_MAX;
     return nbytes;
 }
@@ -83,7 +83,7 @@ scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_com
                  scio_error *err)
 {
     const uint64_t slab_nbytes = choose_slab(max_nbytes);
-    const uint64_t fixed = fixed_nbytes(n_cells, n_tracks, slab_nbytes);
+    const uint64_t fixed = scio_compact_empty_nbytes(n_cells, n_tracks, max_nbytes);
     scio_compact *compact = NULL;
     scio_status status;
 

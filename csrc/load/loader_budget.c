@@ -16,6 +16,7 @@
 
 enum {
     RUN_NBYTES = 1 << 20,       /* of one coalesced read (window_decode.c) */
+    QUEUE_STATES = 4,           /* the part of what is left that batches' states may take: 1 / 4 */
     DECODER_NBYTES = 128 << 10, /* state of the decoders of a thread */
     ROW_ITEM_NBYTES = 32,       /* scratch of collation for an item of the longest row */
     FLAT_ITEM_NBYTES = 8        /* and for each finished one that waits for its place */
@@ -151,12 +152,12 @@ static void
 share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
 {
     const uint64_t rest = cap - used - loader->worst_nbytes;
-    const uint64_t slot_room = rest / slot;
+    const uint64_t slot_room = less(rest, QUEUE_STATES * sizeof(scio_loader_batch)) / slot;
     uint64_t queue;
 
     if (loader->n_slots > slot_room)
         loader->n_slots = slot_room > 0 ? (size_t)slot_room : 1;
-    queue = (rest - loader->n_slots * slot) / 4 / sizeof(scio_loader_batch);
+    queue = (rest - loader->n_slots * slot) / QUEUE_STATES / sizeof(scio_loader_batch);
     if (loader->n_queue > queue)
         loader->n_queue = queue > 0 ? (size_t)queue : 1;
     loader->fixed_nbytes = used + loader->n_slots * slot;
@@ -235,7 +236,8 @@ static void
 choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t slot)
 {
     const uint64_t cap = loader->options.max_memory;
-    const uint64_t others = cap / 4 + 2 * loader->worst_nbytes + 2 * slot;
+    const uint64_t room = less(cap, cap / 4 + 2 * loader->worst_nbytes + 2 * slot);
+    const int64_t n_all = loader->first_cells[loader->n_matrices];
 
     if (!loader->options.is_keeping && loader->options.kept_nbytes == 0)
         return;
@@ -245,9 +247,10 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
         return;
     }
     const uint64_t least = loader->keep.least_nbytes;
-    if (least == 0 || others >= cap || least + (cap - others) / 32 > cap - others)
+    if (least == 0 || least + room / 32 > room ||
+        room < scio_compact_empty_nbytes(n_all, loader->n_tracks, room))
         return;
-    loader->keep.nbytes = cap - others;
+    loader->keep.nbytes = room;
 }
 
 /* What stores that are there already may take: their own limit, so that no race between threads
@@ -330,7 +333,8 @@ scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cell
 
     loader->worst_nbytes =
         loader->options.is_fill ? sizeof(scio_batch) : planned_bound(loader, n_of_batch);
-    const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
+    const uint64_t least_rest =
+        loader->worst_nbytes + slot + QUEUE_STATES * sizeof(scio_loader_batch);
     choose_keep(loader, cells, n_cells, slot);
     status =
         lay_within(loader, less(cap, loader->keep.nbytes), least_rest, &least_windows, &failure);
@@ -420,7 +424,8 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
         loader->worst_nbytes = scio_add_capped(
             loader->worst_nbytes, extra_bound(loader, t, most.n_cells, most.n_items, most.longest));
     const uint64_t cap = loader->options.max_memory, held = held_nbytes(loader);
-    const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
+    const uint64_t least =
+        lists + slot + loader->worst_nbytes + QUEUE_STATES * sizeof(scio_loader_batch);
     if (less(cap, held) < least)
         return too_small(loader, held + least, err);
     choose_keep(loader, cells, n_cells, slot);

@@ -383,9 +383,10 @@ hold(data_set *d)
 static inline void
 run_all(data_set *d, const int64_t *cells, size_t n_cells, epoch *e)
 {
+    scio_compact *const resident = d->options.resident;
     scio_loader *loader;
 
-    if (d->options.shuffle == SCIO_SHUFFLE_EXACT && d->options.mapped == NULL)
+    if (d->options.shuffle == SCIO_SHUFFLE_EXACT && d->options.mapped == NULL && resident == NULL)
         hold(d);
     loader = must_make(d, cells, n_cells);
     run_epoch(d, loader, e);
@@ -395,8 +396,7 @@ run_all(data_set *d, const int64_t *cells, size_t n_cells, epoch *e)
         CHECK(e->n_batches == scio_loader_n_batches(loader) - d->options.first_batch);
     CHECK(e->stats.peak_nbytes <= e->stats.cap_nbytes);
     scio_loader_free(loader);
-    if (d->options.resident == d->compact)
-        d->options.resident = NULL;
+    d->options.resident = resident;
 }
 
 static inline bool
@@ -431,6 +431,37 @@ least_cap(data_set *d, const int64_t *cells, size_t n_cells)
 }
 
 static const char *const MIXED[] = {"f8", "dense", "f4", "swapped"};
+
+/* ---- faults ---- */
+
+/* A copy of the fixture file in memory with one stored chunk of f4 spoilt. */
+static inline scio_matrix *
+open_spoilt(const fixture *f, bool spoil_indices, uint64_t i_unit)
+{
+    scio_source *source = NULL, *copy = NULL;
+    scio_matrix *matrix = NULL;
+    scio_buf *buf = NULL;
+    const scio_h5_unit *units = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+
+    CHECK(open_fixture(f, &matrix, &err) == SCIO_OK);
+    CHECK(scio_h5_dataset_units(spoil_indices ? matrix->indices_dataset : matrix->data_dataset,
+                                &units, &err) == SCIO_OK);
+    const uint64_t position = units[i_unit].position, nbytes = units[i_unit].nbytes;
+    scio_matrix_release(matrix);
+    CHECK(scio_source_open_file(FIXTURE, &source, &err) == SCIO_OK);
+    CHECK(scio_buf_new((size_t)scio_source_nbytes(source), &buf, &err) == SCIO_OK);
+    CHECK(scio_source_read(source, 0, scio_buf_nbytes(buf), scio_buf_data(buf), &err) == SCIO_OK);
+    memset((char *)scio_buf_data(buf) + position, 0xee, (size_t)nbytes);
+    CHECK(scio_source_from_buf(buf, "spoilt.h5", &copy, &err) == SCIO_OK);
+    matrix = NULL;
+    CHECK(open_fixture_in(copy, f, &matrix, &err) == SCIO_OK);
+    CHECK_CLEAR(err.message);
+    scio_source_release(source);
+    scio_source_release(copy);
+    scio_buf_release(buf);
+    return matrix;
+}
 
 /* ---- further matrices ---- */
 
