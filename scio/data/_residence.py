@@ -299,10 +299,13 @@ class Residence:
         core = loader.make_core(
             0,
             "none",
-            cells=cells,
+            # a list of all cells would take memory that the plan of the epoch has not counted
+            cells=None if len(cells) == len(loader.dataset.store) else cells,
             fill=True,
-            keep=compact is not None,
-            batch_size=_FILL_BATCH_SIZE,
+            keep=False,
+            kept=compact.max_nbytes if compact is not None else 0,
+            # windows hold a batch at least: no longer ones than those that the cap is known to allow
+            batch_size=min(_FILL_BATCH_SIZE, loader.batch_size),
             drop_last=False,
             rank=0,
             world_size=1,
