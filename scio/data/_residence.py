@@ -129,7 +129,7 @@ class Residence:
     def _plan_of(self, epoch: int) -> str:
         loader = self._loader
         if loader.is_given:
-            self._hold_for_sampler()
+            self._hold_for_sampler(epoch)
             return "given"
         if loader.shuffle == "exact":
             self._hold_or_refuse()
@@ -191,8 +191,8 @@ class Residence:
         )
         raise ValueError(message)
 
-    def _hold_for_sampler(self) -> None:
-        n_given = self._loader.n_given_cells()
+    def _hold_for_sampler(self, epoch: int) -> None:
+        n_given = self._loader.n_given_cells(epoch)
         if n_given * _GIVEN_SHARE >= len(self._loader.dataset):
             self._hold()
 
@@ -204,9 +204,7 @@ class Residence:
                 self.fits = False
                 return None
             store = self._loader.dataset.store
-            self._compact = _core.Compact(
-                len(store), 1 + len(store.track_paths), core.keep_nbytes
-            )
+            self._compact = _core.Compact(len(store), 1 + len(store.track_paths), core.keep_nbytes)
         return self._compact
 
     def _settle_compact(self) -> None:
@@ -309,7 +307,9 @@ class Residence:
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
-                if (compact is not None and compact.is_full) or (sink is not None and sink.is_closed):
+                if (compact is not None and compact.is_full) or (
+                    sink is not None and sink.is_closed
+                ):
                     break
         finally:
             core.close()

@@ -49,7 +49,7 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What a saved state remembers of the source, to be compared by equality."""
         matrix = self.core_matrix()
-        parts = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
+        parts: dict[str, Any] = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
         if matrix.kind == "csr":
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts

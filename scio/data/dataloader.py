@@ -400,9 +400,9 @@ class CellDataLoader:
 
     # --- samplers
 
-    def n_given_cells(self) -> int:
-        """Cells that the sampler asks for in the next epoch."""
-        return len(self._given_batches(self._next[0])[0])
+    def n_given_cells(self, epoch: int) -> int:
+        """Cells that the sampler asks for in an epoch."""
+        return len(self._given_batches(epoch)[0])
 
     def _n_given_batches(self, epoch: int) -> int:
         sized: Any = self.batch_sampler if self.batch_sampler is not None else self._sampler
@@ -417,23 +417,14 @@ class CellDataLoader:
         """Cells and offsets of the batches that a sampler asks for; asked once an epoch."""
         if self._given is not None and self._given[0] == epoch:
             return self._given[1]
-        sampler: Any = self.batch_sampler if self.batch_sampler is not None else self._sampler
-        for seeded in (sampler, getattr(sampler, "sampler", None)):  # torch's BatchSampler holds one
-            if hasattr(seeded, "set_epoch"):
-                seeded.set_epoch(epoch)
-        if self.batch_sampler is not None:
-            batches = [np.asarray(list(b), dtype=np.int64) for b in self.batch_sampler]
-        else:
-            positions = np.fromiter(sampler, dtype=np.int64)
-            self._check_positions(positions)
-            n_whole = len(positions) // self.batch_size * self.batch_size
-            if self.drop_last:
-                positions = positions[:n_whole]
-            batches = np.split(positions, range(self.batch_size, len(positions), self.batch_size))
-        positions = np.concatenate(batches) if batches else np.empty(0, dtype=np.int64)
+        positions, offsets = self._sampled(epoch)
         self._check_positions(positions)
-        offsets = np.cumsum([0] + [len(b) for b in batches], dtype=np.int64)
-        cells = np.ascontiguousarray(self.dataset.cells[positions])
+        n_cells = len(positions)
+        if offsets is None:
+            if self.drop_last:
+                n_cells -= n_cells % self.batch_size
+            offsets = np.append(np.arange(0, n_cells, self.batch_size, dtype=np.int64), n_cells)
+        cells = np.ascontiguousarray(self.dataset.cells[positions[:n_cells]])
         self._given = (epoch, (cells, offsets))
         return cells, offsets
 
@@ -441,6 +432,26 @@ class CellDataLoader:
         if self._given_hash is None or self._given_hash[0] != epoch:
             self._given_hash = (epoch, digest(*self._given_batches(epoch)))
         return self._given_hash[1]
+
+    def _sampled(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Positions that the sampler gives in an epoch; offsets when it gives batches.
+
+        Samplers of `scio.data` are asked for a whole epoch at once, which moves nothing in them.
+        """
+        sampler: Any = self.batch_sampler if self.batch_sampler is not None else self._sampler
+        if self.batch_sampler is not None and hasattr(sampler, "batches"):
+            batched: tuple[NDArray[np.int64], NDArray[np.int64]] = sampler.batches(epoch)
+            return batched
+        if self.batch_sampler is None and hasattr(sampler, "positions"):
+            return sampler.positions(epoch), None
+        for seeded in (sampler, getattr(sampler, "sampler", None)):  # torch's BatchSampler holds one
+            if hasattr(seeded, "set_epoch"):
+                seeded.set_epoch(epoch)
+        if self.batch_sampler is None:
+            return np.fromiter(sampler, dtype=np.int64), None
+        batches = [np.asarray(list(b), dtype=np.int64) for b in sampler]
+        offsets = np.cumsum([0] + [len(b) for b in batches], dtype=np.int64)
+        return np.concatenate(batches) if batches else np.empty(0, dtype=np.int64), offsets
 
     def _check_positions(self, positions: NDArray[np.int64]) -> None:
         n_cells = len(self.dataset)
@@ -583,8 +594,10 @@ class CellDataLoader:
             If a shuffled epoch mixes the label at less than 0.95 of a perfect shuffle.
         """
         epoch = self._next[0]
-        plan = self.plain_plan
-        if self.shuffle == "exact" or (self.shuffle is True and epoch > 0 and self._will_be_exact()):
+        plan: str = self.plain_plan
+        if self.shuffle == "exact" or (
+            self.shuffle is True and epoch > 0 and self._will_be_exact()
+        ):
             plan = "exact"
         cells, offsets = self.make_core(epoch, plan).plan()
         codes = self.dataset.store.column(key).codes()
