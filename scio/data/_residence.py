@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
-_FILL_BATCH_SIZE = 1024
+_FILL_BATCH_SIZE = 2048  # halved for each try
 # Reading a cell alone decodes the chunks of some tens of others: from so few on all are decoded.
 _GIVEN_SHARE = 32
 _SUMMED = (
@@ -293,17 +293,7 @@ class Residence:
         if not len(cells):
             return
         loader = self._loader
-        core = loader.make_core(
-            0,
-            "none",
-            cells=cells,
-            fill=True,
-            keep=compact is not None,
-            batch_size=_FILL_BATCH_SIZE,
-            drop_last=False,
-            rank=0,
-            world_size=1,
-        )
+        core = self._fill_core(cells, keep=compact is not None)
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
@@ -318,3 +308,25 @@ class Residence:
                 self._filled[name] = self._filled.get(name, 0) + stats[name]
             peak = self._filled.get("peak_nbytes", 0)
             self._filled["peak_nbytes"] = max(peak, stats["peak_nbytes"])
+
+    def _fill_core(self, cells: NDArray[np.int64], *, keep: bool) -> _core.Loader:
+        """A loader in file order whose batches are put away, as large as the cap allows."""
+        loader = self._loader
+        batch_size = max(_FILL_BATCH_SIZE, loader.batch_size)
+        while True:
+            batch_size = max(loader.batch_size, batch_size // 2)
+            try:
+                return loader.make_core(
+                    0,
+                    "none",
+                    cells=cells,
+                    fill=True,
+                    keep=keep,
+                    batch_size=batch_size,
+                    drop_last=False,
+                    rank=0,
+                    world_size=1,
+                )
+            except ValueError:  # the cap is too small for these, not for the loader's own
+                if batch_size == loader.batch_size:
+                    raise
