@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
-_FILL_BATCH_SIZE = 1024
+_FILL_BATCH_SIZE = 2048  # halved for each try
 # Reading a cell alone decodes the chunks of some tens of others: from so few on all are decoded.
 _GIVEN_SHARE = 32
 _SUMMED = (
@@ -129,7 +129,7 @@ class Residence:
     def _plan_of(self, epoch: int) -> str:
         loader = self._loader
         if loader.is_given:
-            self._hold_for_sampler()
+            self._hold_for_sampler(epoch)
             return "given"
         if loader.shuffle == "exact":
             self._hold_or_refuse()
@@ -191,8 +191,8 @@ class Residence:
         )
         raise ValueError(message)
 
-    def _hold_for_sampler(self) -> None:
-        n_given = self._loader.n_given_cells()
+    def _hold_for_sampler(self, epoch: int) -> None:
+        n_given = self._loader.n_given_cells(epoch)
         if n_given * _GIVEN_SHARE >= len(self._loader.dataset):
             self._hold()
 
