@@ -35,7 +35,6 @@ _SUMMED = (
     "nbytes_read",
     "chunks_decoded",
     "chunks_total",
-    "skipped_cells",
 )
 
 
