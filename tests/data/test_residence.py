@@ -224,16 +224,22 @@ def test_what_does_not_fit_is_decoded_each_epoch_and_nothing_is_kept(wide):
         assert scio.stats()["live_buf_nbytes"] - before < 100_000  # neither windows nor a store
 
 
-def test_exact_that_does_not_fit_names_bytes_that_do(wide):
-    loader = make(wide.uns["path"], 32, shuffle="exact", max_memory="3MB")
+@pytest.mark.parametrize("kind", ["float", "counts"])
+@pytest.mark.parametrize("cap", [2_500_000, 3_500_000])
+def test_exact_that_does_not_fit_names_a_cap_that_is_enough(wide, tmp_path, kind, cap):
+    path, adata = wide.uns["path"], wide
+    if kind == "counts":
+        adata = anndata.AnnData(X=wide.X.copy())
+        adata.X.data[:] = np.ceil(adata.X.data * 9)
+        path = rewrite(adata, tmp_path / "x.h5ad", chunk=2000)
+    loader = make(path, 32, shuffle="exact", max_memory=cap)
     with pytest.raises(ValueError, match="an exact shuffle keeps all cells") as caught:
         next(iter(loader))
-    named = [int(n.replace(",", "")) for n in re.findall(r"[\d,]{5,}", str(caught.value))]
-    assert 3_000_000 in named
-    enough = max(named)
-    assert enough < 3 * wide.X.data.nbytes * 2
-    loader = make(wide.uns["path"], 32, shuffle="exact", max_memory=enough)
-    assert sorted(check_values(loader, wide)) == list(range(6000))
+    assert f"max_memory={cap:,}" in str(caught.value)
+    enough = int(re.search(r"max_memory=([\d,]+) is enough", str(caught.value))[1].replace(",", ""))
+    assert cap < enough < 4 * 8 * wide.X.nnz
+    loader = make(path, 32, shuffle="exact", max_memory=enough)
+    assert sorted(check_values(loader, adata)) == list(range(6000))
     assert loader.stats["peak_nbytes"] <= enough
 
 
