@@ -54,20 +54,28 @@ round_up(uint64_t nbytes, uint64_t unit)
 
 /* ---- life ---- */
 
-static uint64_t
-table_nbytes(int64_t n_cells, size_t n_tracks)
-{
-    return (uint64_t)n_cells * n_tracks * sizeof(row_head *);
-}
-
+/* A power of two: blocks of other sizes are a little larger than asked for (base/recycle). */
 static uint64_t
 choose_slab(uint64_t max_nbytes)
 {
-    const uint64_t nbytes = max_nbytes / SLABS_AT_LEAST;
+    uint64_t nbytes = MIN_SLAB_NBYTES;
 
-    if (nbytes > MAX_SLAB_NBYTES)
-        return MAX_SLAB_NBYTES;
-    return nbytes < MIN_SLAB_NBYTES ? MIN_SLAB_NBYTES : round_up(nbytes, 4096);
+    while (nbytes < MAX_SLAB_NBYTES && nbytes * 2 <= max_nbytes / SLABS_AT_LEAST)
+        nbytes *= 2;
+    return nbytes;
+}
+
+/* What an empty store takes and the first slab will; UINT64_MAX when no number can say. */
+static uint64_t
+fixed_nbytes(int64_t n_cells, size_t n_tracks, uint64_t slab_nbytes)
+{
+    uint64_t nbytes;
+
+    if (!scio_mul_u64((uint64_t)n_cells, n_tracks, &nbytes) ||
+        !scio_mul_u64(nbytes, sizeof(row_head *), &nbytes) ||
+        !scio_add_u64(nbytes, slab_nbytes + sizeof(scio_compact), &nbytes))
+        return UINT64_MAX;
+    return nbytes;
 }
 
 scio_status
@@ -75,14 +83,14 @@ scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_com
                  scio_error *err)
 {
     const uint64_t slab_nbytes = choose_slab(max_nbytes);
-    const uint64_t fixed = table_nbytes(n_cells, n_tracks) + slab_nbytes + sizeof(scio_compact);
+    const uint64_t fixed = fixed_nbytes(n_cells, n_tracks, slab_nbytes);
     scio_compact *compact = NULL;
     scio_status status;
 
     if (n_cells < 0 || n_tracks == 0)
         return scio_fail(err, SCIO_EINVAL, "a compact store of %" PRId64 " cells and %zu tracks",
                          n_cells, n_tracks);
-    if (max_nbytes < fixed)
+    if (max_nbytes < fixed || fixed == UINT64_MAX)
         return scio_fail(err, SCIO_EINVAL,
                          "a compact store of %" PRId64 " cells takes %" PRIu64
                          " bytes when empty, allowed are %" PRIu64,
@@ -370,6 +378,20 @@ claim(scio_compact *compact, int64_t cell)
     return atomic_compare_exchange_strong(places_of(compact, cell), &expected, &CLAIMED);
 }
 
+/* NULL when it does not fit. */
+static row_head *
+keep_row(scio_compact *compact, const scio_row *row)
+{
+    if (row->n_items > UINT32_MAX) { /* a head could not say how long it is */
+        atomic_store_explicit(&compact->is_full, true, memory_order_relaxed);
+        return NULL;
+    }
+    const row_layout layout = lay_row(row);
+    char *const place = take_place(compact, layout.nbytes);
+
+    return place != NULL ? write_row(row, &layout, place) : NULL;
+}
+
 /* The row of the first track comes last: who finds it finds all. */
 void
 scio_compact_put(scio_compact *compact, int64_t cell, const scio_row *rows)
@@ -377,14 +399,12 @@ scio_compact_put(scio_compact *compact, int64_t cell, const scio_row *rows)
     if (scio_compact_is_full(compact) || !claim(compact, cell))
         return;
     for (size_t t = compact->n_tracks; t-- > 0;) {
-        const row_layout layout = lay_row(&rows[t]);
-        char *const place = take_place(compact, layout.nbytes);
-        if (place == NULL) {
+        row_head *const head = keep_row(compact, &rows[t]);
+        if (head == NULL) {
             atomic_store_explicit(places_of(compact, cell), NULL, memory_order_release);
             return;
         }
-        atomic_store_explicit(&places_of(compact, cell)[t], write_row(&rows[t], &layout, place),
-                              memory_order_release);
+        atomic_store_explicit(&places_of(compact, cell)[t], head, memory_order_release);
     }
 }
 
@@ -487,17 +507,28 @@ scio_compact_max_nbytes(const scio_compact *compact)
 
 /* ---- bounds ---- */
 
+/* Shapes come from files: what no memory can be is one large number, and sums of it are no less. */
+static uint64_t
+bytes_of(uint64_t n, uint64_t itemsize)
+{
+    const uint64_t most = UINT64_MAX / 16;
+    uint64_t nbytes;
+
+    return scio_mul_u64(n, itemsize, &nbytes) && nbytes < most ? nbytes : most;
+}
+
 uint64_t
 scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense)
 {
-    return n_cells * (sizeof(row_head *) + sizeof(row_head)) + n_items * (is_dense ? 1 : 3);
+    return bytes_of(n_cells, sizeof(row_head *) + sizeof(row_head)) +
+           bytes_of(n_items, is_dense ? 1 : 3);
 }
 
 uint64_t
 scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size_t value_itemsize)
 {
-    const uint64_t rows = n_cells * (sizeof(row_head) + 12) +
-                          n_items * (value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
+    const uint64_t rows = bytes_of(n_cells, sizeof(row_head) + 12) +
+                          bytes_of(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
 
-    return n_cells * sizeof(row_head *) + rows + rows / 32 + MIN_SLAB_NBYTES;
+    return bytes_of(n_cells, sizeof(row_head *)) + rows + rows / 32;
 }

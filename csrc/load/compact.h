@@ -54,7 +54,9 @@ size_t scio_compact_n_tracks(const scio_compact *compact);
 /* Bytes held now, and the limit. */
 uint64_t scio_compact_nbytes(const scio_compact *compact);
 uint64_t scio_compact_max_nbytes(const scio_compact *compact);
-/* Least and most that n_cells rows with n_items stored values of this kind take. */
+/* Least and most that n_cells rows with n_items stored values of this kind take; rows of several
+ * kinds take the sum.  Where the limit is the most and SPARE_NBYTES more, a store is never full. */
+#define SCIO_COMPACT_SPARE_NBYTES ((uint64_t)8 << 20)
 uint64_t scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense);
 uint64_t scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense,
                                   size_t value_itemsize);

@@ -52,6 +52,8 @@ typedef struct scio_loader_options {
     bool
         is_keeping; /* max_memory leaves room for a compact store of all cells, where that can be */
     bool is_fill;   /* batches are put (see scio_loader_attach) and not collated: empty ones come */
+    uint64_t kept_nbytes; /* max_memory leaves room for a store that was made already and takes up
+                             to so much; 0 = none.  `resident` is counted without being told. */
     /* All cells are resident: in `resident`, or in mapped[i * (1 + n_extras) + track] for source i,
      * where row j is the j-th of mapped_cells (ascending global ids, NULL = all cells) that lies in
      * the source. Retained; mapped_cells is copied. */

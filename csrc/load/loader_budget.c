@@ -4,12 +4,13 @@
  * permutations | compact store
  *
  * The compact store gets what a quarter of the cap for windows, two batches and the scratch leave,
- * if all cells might fit there; else nothing.
+ * if all cells might fit there; else nothing.  One that is there already has what it was given.
  * The plan must not depend on threads or prefetch, so its budget follows from the cap and the batch
  * alone; threads and queue then get what is left, one of each at least. */
 #include "load/loader_private.h"
 
 #include "base/mem.h"
+#include "base/recycle.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -20,6 +21,12 @@ enum {
     ROW_ITEM_NBYTES = 32,       /* scratch of collation for an item of the longest row */
     FLAT_ITEM_NBYTES = 8        /* and for each finished one that waits for its place */
 };
+
+static uint64_t
+less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
 
 uint64_t
 scio_loader_batch_bound(const scio_collate_spec *spec, uint64_t n_cells, uint64_t n_items,
@@ -135,6 +142,22 @@ least_that_lays(scio_plan *plan, uint64_t budget)
     return budget;
 }
 
+/* Memory of dropped batches waits for the next ones.  For batches too large for what waits anyway,
+ * a part of the queue's share is set aside for that. */
+static void
+reserve_waiting(scio_loader *loader)
+{
+    const uint64_t spare = loader->queue_nbytes - loader->worst_nbytes;
+
+    loader->waiting_nbytes = 0;
+    if (loader->worst_nbytes <= SCIO_RECYCLED_MAX_NBYTES)
+        return;
+    loader->waiting_nbytes =
+        (size_t)(2 * loader->worst_nbytes < spare / 2 ? 2 * loader->worst_nbytes : spare / 2);
+    loader->queue_nbytes -= loader->waiting_nbytes;
+    loader->fixed_nbytes += loader->waiting_nbytes;
+}
+
 /* Threads and queue out of what the plan leaves of `cap`. */
 static void
 share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
@@ -152,6 +175,7 @@ share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
     loader->queue_nbytes = cap - loader->fixed_nbytes;
     loader->fixed_nbytes += loader->n_queue * sizeof(scio_loader_batch);
     loader->queue_nbytes -= loader->n_queue * sizeof(scio_loader_batch);
+    reserve_waiting(loader);
 }
 
 /* ---- the compact store ---- */
@@ -206,7 +230,7 @@ bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
     bounds.least_nbytes /= n_ranks;
     /* parts of ranks differ: a tenth more is a guess that costs nothing but certainty */
     bounds.most_nbytes = n_ranks > 1 ? bounds.most_nbytes / n_ranks / 10 * 11 : bounds.most_nbytes;
-    bounds.most_nbytes += n_all * loader->n_tracks * sizeof(void *) + (UINT64_C(8) << 20);
+    bounds.most_nbytes += n_all * loader->n_tracks * sizeof(void *) + SCIO_COMPACT_SPARE_NBYTES;
     bounds.least_nbytes += (n_all - n_all / n_ranks) * loader->n_tracks * sizeof(void *);
     return bounds;
 }
@@ -219,13 +243,29 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
     const uint64_t cap = loader->options.max_memory;
     const uint64_t others = cap / 4 + 2 * loader->worst_nbytes + 2 * slot;
 
-    if (!loader->options.is_keeping)
+    if (!loader->options.is_keeping && loader->options.kept_nbytes == 0)
         return;
     loader->keep = bound_keep(loader, cells, n_cells);
+    if (loader->options.kept_nbytes > 0) {
+        loader->keep.nbytes = loader->options.kept_nbytes;
+        return;
+    }
     const uint64_t least = loader->keep.least_nbytes;
     if (least == 0 || others >= cap || least + (cap - others) / 32 > cap - others)
         return;
     loader->keep.nbytes = cap - others;
+}
+
+/* What stores that are there already may take: their own limit, so that no race between threads
+ * decides how much that is. */
+static uint64_t
+held_nbytes(const scio_loader *loader)
+{
+    const uint64_t resident =
+        loader->resident != NULL ? scio_compact_max_nbytes(loader->resident) : 0;
+    const uint64_t kept = loader->options.kept_nbytes;
+
+    return resident > kept ? resident : kept;
 }
 
 /* ---- the plan ---- */
@@ -289,31 +329,36 @@ scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cell
     const uint64_t slot =
         slot_nbytes(loader, (uint64_t)most.longest_row, most.batch_items, n_of_batch);
     scio_error failure = SCIO_ERROR_INIT;
-    uint64_t cap = loader->options.max_memory, least_windows = 0;
+    const uint64_t cap = loader->options.max_memory, held = held_nbytes(loader);
+    uint64_t least_windows = 0;
     scio_status status;
 
     loader->worst_nbytes =
         loader->options.is_fill ? sizeof(scio_batch) : planned_bound(loader, n_of_batch);
     const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
     choose_keep(loader, cells, n_cells, slot);
-    status = lay_within(loader, cap - loader->keep.nbytes, least_rest, &least_windows, &failure);
-    if (status == SCIO_EINVAL && loader->keep.nbytes > 0 && !loader->options.is_fill) {
+    status =
+        lay_within(loader, less(cap, loader->keep.nbytes), least_rest, &least_windows, &failure);
+    if (status == SCIO_EINVAL && loader->keep.nbytes > 0 && loader->options.kept_nbytes == 0) {
         loader->keep.nbytes = 0;
         failure = (scio_error)SCIO_ERROR_INIT;
         status = lay_within(loader, cap, least_rest, &least_windows, &failure);
     }
-    cap -= loader->keep.nbytes;
     if (status == SCIO_EINVAL)
-        return too_small(loader, in_whole_pages(least_rest + least_that_lays(plan, least_windows)),
-                         err);
+        return too_small(
+            loader, in_whole_pages(held + least_rest + least_that_lays(plan, least_windows)), err);
     if (status != SCIO_OK) {
         scio_error_move(err, &failure);
         return status;
     }
     /* the ring is there from start to end, or, when rows are resident, not at all */
     const uint64_t ring = loader->is_resident ? 0 : plan->ring_nbytes;
-    const uint64_t fixed = scio_plan_nbytes(plan) + ring;
-    share_rest(loader, cap, fixed + plan->aside_nbytes, slot);
+    const uint64_t used = scio_plan_nbytes(plan) + ring + plan->aside_nbytes;
+    /* the windows follow from the cap alone, also where rows are resident; the rest gives way */
+    const uint64_t left = less(cap, held > loader->keep.nbytes ? held : loader->keep.nbytes);
+    if (left < used + least_rest)
+        return too_small(loader, in_whole_pages(held + used + least_rest), err);
+    share_rest(loader, left, used, slot);
     loader->fixed_nbytes -= plan->aside_nbytes; /* accounted as it comes and goes */
     return SCIO_OK;
 }
@@ -366,13 +411,13 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
         most.held + most.n_cells * 24;
     for (size_t t = 1; t < loader->n_tracks; t++)
         loader->worst_nbytes += extra_bound(loader, t, most.n_cells, most.n_items, most.longest);
+    const uint64_t cap = loader->options.max_memory, held = held_nbytes(loader);
     const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
-    if (least > loader->options.max_memory)
-        return too_small(loader, least, err);
+    if (less(cap, held) < least)
+        return too_small(loader, held + least, err);
     choose_keep(loader, cells, n_cells, slot);
-    if (loader->options.max_memory - loader->keep.nbytes < least) {
+    if (less(cap, loader->keep.nbytes) < least)
         loader->keep.nbytes = 0;
-    }
-    share_rest(loader, loader->options.max_memory - loader->keep.nbytes, lists, slot);
+    share_rest(loader, cap - (held > 0 ? held : loader->keep.nbytes), lists, slot);
     return SCIO_OK;
 }

@@ -41,13 +41,16 @@ is_cancelled(const scio_loader *loader)
     return __atomic_load_n(&loader->cancel, __ATOMIC_RELAXED) != 0;
 }
 
-/* The compact store counts, whether it is being filled or read. */
+/* Compact stores count, whether they are being filled or read. */
 static uint64_t
 kept_nbytes(const scio_loader *loader)
 {
-    const scio_compact *const compact =
-        loader->compact != NULL ? loader->compact : loader->resident;
-    return compact != NULL ? scio_compact_nbytes(compact) : 0;
+    const scio_compact *const compact = loader->compact, *const resident = loader->resident;
+    uint64_t nbytes = compact != NULL ? scio_compact_nbytes(compact) : 0;
+
+    if (resident != NULL && resident != compact)
+        nbytes += scio_compact_nbytes(resident);
+    return nbytes;
 }
 
 void

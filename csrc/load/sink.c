@@ -112,6 +112,43 @@ array_init(sink_array *array, const scio_sink_array *spec, const char *path, int
     return SCIO_OK;
 }
 
+static uint64_t
+end_of(const scio_sink_array *array, int64_t n_cells)
+{
+    const uint64_t n_items =
+        (uint64_t)(array->is_dense ? n_cells * array->n_cols : array->indptr[n_cells]);
+    const uint64_t data = array->data_offset + n_items * scio_dtype_itemsize(array->data_dtype);
+    const uint64_t indices =
+        array->is_dense
+            ? 0
+            : array->indices_offset + n_items * scio_dtype_itemsize(array->indices_dtype);
+
+    return data > indices ? data : indices;
+}
+
+/* A disk that is too small says so now and not in the middle of an epoch; where the file system
+ * cannot set space aside, it says so then. */
+static scio_status
+set_space_aside(const sink_source *source, size_t n_tracks, scio_error *err)
+{
+    uint64_t end = 0;
+    int result;
+
+    for (size_t i = 0; i < n_tracks; i++) {
+        const uint64_t own = end_of(&source->arrays[i].spec, source->n_cells);
+        end = own > end ? own : end;
+    }
+    if (end == 0)
+        return SCIO_OK;
+    do {
+        result = fallocate(source->fd, 0, 0, (off_t)end);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+        return scio_fail_errno(err, SCIO_EWRITE, errno, "setting aside %" PRIu64 " bytes for %s",
+                               end, source->path);
+    return SCIO_OK;
+}
+
 static scio_status
 source_init(sink_source *source, const scio_sink_source *spec, size_t n_tracks, scio_error *err)
 {
@@ -137,7 +174,7 @@ source_init(sink_source *source, const scio_sink_source *spec, size_t n_tracks, 
     } while (source->fd < 0 && errno == EINTR);
     if (source->fd < 0)
         return scio_fail_errno(err, SCIO_EWRITE, errno, "cannot open %s for writing", spec->path);
-    return SCIO_OK;
+    return set_space_aside(source, n_tracks, err);
 }
 
 static void

@@ -35,6 +35,7 @@ typedef struct scio_sink_source {
     const scio_sink_array *arrays; /* [n_tracks] */
 } scio_sink_source;
 
+/* EWRITE with errno when a file cannot be opened or its space cannot be set aside. */
 SCIO_MUST_CHECK scio_status scio_sink_new(const scio_sink_source *sources, size_t n_sources,
                                           size_t n_tracks, scio_sink **out, scio_error *err);
 scio_sink *scio_sink_retain(scio_sink *sink); /* NULL allowed */

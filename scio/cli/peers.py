@@ -224,7 +224,7 @@ def _only_x(batch: Any) -> Any:
 def _csr(matrix: Any) -> Any:
     import scipy.sparse as sp
 
-    return matrix.tocsr() if sp.issparse(matrix) else sp.csr_matrix(matrix)
+    return sp.csr_matrix(matrix)  # arrays of a CSR matrix are shared, not copied
 
 
 def _orders(n_cells: int, batch_size: int, seed: int) -> Iterator[Any]:

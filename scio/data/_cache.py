@@ -7,6 +7,7 @@ rename when it is whole and never changed afterwards, so whatever is there under
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from scio.data.anndata_store import AnnDataStore
 
 N_PROBED_ROWS = 64
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _OVERHEAD_NBYTES = 1 << 20  # headers, and what a guess of the frames misses
 
 
@@ -229,20 +231,26 @@ class FastCache:
         planned = [self._plan(part) for part in self._parts]
         needed = sum(_needed(part, plan) for part, plan in zip(self._parts, planned, strict=True))
         if needed > free:
-            message = (
-                f"no fast-layout cache: {self._directory} has {free / 2**20:,.1f} MiB free, "
-                f"{needed / 2**20:,.1f} MiB are needed; epochs are decoded from the source"
-            )
-            warnings.warn(ScioWarning(message), stacklevel=2)
+            self._warn_of_space(f"{needed / 2**20:,.1f} MiB are needed", free)
             return None
         try:
             sources = [
                 self._write(part, plan) for part, plan in zip(self._parts, planned, strict=True)
             ]
             return _core.Sink(sources=sources, n_tracks=len(self._parts[0].paths))
-        except BaseException:
+        except BaseException as error:
             self.discard(None)
-            raise
+            if not isinstance(error, IOWriteError) or error.errno not in _NO_SPACE:
+                raise
+            self._warn_of_space(str(error), free)
+            return None
+
+    def _warn_of_space(self, why: str, free: int) -> None:
+        message = (
+            f"no fast-layout cache: {self._directory} has {free / 2**20:,.1f} MiB free, {why}; "
+            "epochs are decoded from the source"
+        )
+        warnings.warn(ScioWarning(message), stacklevel=3)
 
     def _plan(self, part: _Part) -> list[FastMatrix]:
         return [

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -296,6 +297,32 @@ TEST(a_write_that_fails_anywhere_closes_the_sink)
         n_passed += WIFEXITED(state) && WEXITSTATUS(state) == 11;
     }
     CHECK(n_failed > 20 && n_passed > 0);
+}
+
+/* What the disk cannot hold is known before the first cell. */
+static int
+child_without_space(void)
+{
+    made_sink made;
+    scio_error err = SCIO_ERROR_INIT;
+    const struct rlimit limits = {50000, 50000};
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limits) != 0)
+        return 1;
+    const scio_status status = make_sink(&made, &err);
+    end_sink(&made);
+    return status == SCIO_EWRITE && err.saved_errno == EFBIG && made.sink == NULL ? 10 : 2;
+}
+
+TEST(space_is_set_aside_before_anything_is_put)
+{
+    int state = 0;
+    const pid_t child = fork();
+    if (child == 0)
+        _exit(child_without_space());
+    CHECK(child > 0 && waitpid(child, &state, 0) == child && WIFEXITED(state) &&
+          WEXITSTATUS(state) == 10);
 }
 
 TEST(a_child_that_was_forked_writes_nothing)

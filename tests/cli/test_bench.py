@@ -72,10 +72,12 @@ def assert_epochs(record: dict[str, Any]) -> None:
         assert epoch["cells"] == N_CELLS
         assert epoch["is_whole"]
         assert_spread(epoch["cells_per_second"], 2)
-        product = epoch["cells_per_second"]["median"] * epoch["seconds"]["median"]
-        assert product == pytest.approx(N_CELLS, rel=0.5)
         assert {"seconds", "seconds_wait", "seconds_decode"} <= set(epoch["stages"])
-    stats = record["first_epoch"]["stats"]
+    first = record["first_epoch"]  # one epoch in each run: the quickest has the highest rate
+    assert first["cells_per_second"]["largest"] * first["seconds"]["least"] == pytest.approx(
+        N_CELLS
+    )
+    stats = first["stats"]
     assert stats["cells"] == N_CELLS
     assert stats["chunks_decoded"] == stats["chunks_total"] > 0
 
