@@ -35,7 +35,6 @@ _SUMMED = (
     "nbytes_read",
     "chunks_decoded",
     "chunks_total",
-    "skipped_cells",
 )
 
 
@@ -182,12 +181,16 @@ class Residence:
     def _hold_or_refuse(self) -> None:
         if self._hold():
             return
-        core = self._loader.make_core(0, self._loader.plain_plan)
+        loader = self._loader
+        core = loader.make_core(0, loader.plain_plan)
+        most = core.keep_most_nbytes
+        ample = loader.max_memory + 2 * most
+        spare = loader.make_core(0, loader.plain_plan, max_memory=ample).keep_nbytes - most
         message = (
             f"an exact shuffle keeps all cells in memory: about {core.keep_least_nbytes:,} to "
-            f"{core.keep_most_nbytes:,} bytes of max_memory={self._loader.max_memory:,}, of which "
-            f"{core.keep_nbytes:,} are left for them; raise max_memory, give cache=, or use "
-            "shuffle=True, which needs no more than it has"
+            f"{most:,} bytes of max_memory={loader.max_memory:,}, of which "
+            f"{core.keep_nbytes:,} are left for them; max_memory={ample - spare:,} is enough, "
+            "or give cache=, or use shuffle=True, which needs no more than it has"
         )
         raise ValueError(message)
 

@@ -132,7 +132,7 @@ class CellDataLoader:
     to : {"torch", "numpy"}
         Tensors or arrays.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     cache : path or "auto", optional
         Directory for fast-layout copies of what does not fit `max_memory`: an uncompressed ``.h5ad``
         of narrow dtypes, written while the first epoch runs, published whole, mapped by later epochs
@@ -349,9 +349,7 @@ class CellDataLoader:
         if plan == "given":
             cells, offsets = self._given_batches(epoch)
             arguments.update(given_cells=cells, given_offsets=offsets)
-        if store.track_paths:
-            is_layer = [path.startswith("layers/") for path in store.track_paths]
-            arguments.update(extras=store.core_tracks(), extra_is_layer=np.array(is_layer))
+        arguments.update(store.track_arguments())
         arguments.update(overrides)
         return _core.Loader(store.core_matrices(), store.gene_maps, **arguments)
 
@@ -565,9 +563,7 @@ class CellDataLoader:
         store = self.dataset.store
         if self.obs_codes:
             out["codes"] = {key: store.column(key).codes()[cells] for key in self.obs_codes}
-        for path, extra in zip(store.track_paths, batch.get("extras", ()), strict=False):
-            kind, _, key = path.partition("/")
-            out.setdefault(kind, {})[key] = extra
+        out.update(store.by_key(batch.get("extras", ())))
         if self.to == "torch":
             out = _tensors(out, pin=self.pin_memory)
         if self.form == "csr":
@@ -739,14 +735,15 @@ def collate_cells(
     batch : list of dict
         Items.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     max_genes : int, optional
         Width; None: the longest item.
 
     Returns
     -------
     dict
-        A token batch as `CellDataLoader` gives it: tensors when torch is installed, else arrays.
+        A token batch as `CellDataLoader` gives it, ``layers`` and ``obsm`` included: tensors when torch
+        is installed, else arrays.
 
     Raises
     ------
@@ -770,13 +767,21 @@ def collate_cells(
     for row, item in enumerate(batch):
         expression[row, : item["n_genes"]] = item["expression"]
         gene_indices[row, : item["n_genes"]] = item["gene_indices"]
-    arrays = {
+    arrays: dict[str, Any] = {
         "expression": expression,
         "gene_indices": gene_indices,
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
         "n_genes": lengths,
         "index": np.array([item["index"] for item in batch], dtype=np.int64),
     }
+    for key in batch[0].get("layers", ()):
+        values = np.full(shape, pad_value, dtype=np.float32)
+        for row, item in enumerate(batch):
+            values[row, : item["n_genes"]] = item["layers"][key]
+        arrays.setdefault("layers", {})[key] = values
+    for key in batch[0].get("obsm", ()):
+        values = np.stack([np.asarray(item["obsm"][key]) for item in batch])
+        arrays.setdefault("obsm", {})[key] = values
     is_torch = type(batch[0]["expression"]).__module__.startswith("torch")
     out: dict[str, Any] = _tensors(arrays, pin=False) if is_torch else dict(arrays)
     keys = batch[0]["metadata"].keys()
