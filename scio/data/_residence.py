@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
+from scio.errors import CorruptFileError, LoaderError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -35,7 +35,6 @@ _SUMMED = (
     "nbytes_read",
     "chunks_decoded",
     "chunks_total",
-    "skipped_cells",
 )
 
 
@@ -108,8 +107,13 @@ class Residence:
     # --- an epoch
 
     def start(self, epoch: int, *, first_batch: int = 0, plan: str | None = None) -> Run:
-        """Make the loader of an epoch, decoding before it what the plan needs to be resident."""
+        """Make the loader of an epoch, decoding before it what the plan needs to be resident.
+
+        Files that have changed are refused here, because rows that are resident are not read again.
+        """
         self._filled = {}
+        for source in self._loader.dataset.store.sources:
+            source.check_unchanged()
         if plan is None:
             plan = self._plan_of(epoch)
         elif plan == "exact":
@@ -240,7 +244,7 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except OSError as error:
+            except (OSError, CorruptFileError) as error:  # broken: the epoch says so, or skips it
                 self._lose_cache(str(error))
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
@@ -267,7 +271,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except OSError as error:
+        except (OSError, LoaderError) as error:  # the second: broken cells are missing
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
