@@ -107,8 +107,13 @@ class Residence:
     # --- an epoch
 
     def start(self, epoch: int, *, first_batch: int = 0, plan: str | None = None) -> Run:
-        """Make the loader of an epoch, decoding before it what the plan needs to be resident."""
+        """Make the loader of an epoch, decoding before it what the plan needs to be resident.
+
+        Files that have changed are refused here, because rows that are resident are not read again.
+        """
         self._filled = {}
+        for source in self._loader.dataset.store.sources:
+            source.check_unchanged()
         if plan is None:
             plan = self._plan_of(epoch)
         elif plan == "exact":
@@ -243,7 +248,7 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except (OSError, ScioError) as error:
+            except (OSError, ScioError) as error:  # broken: the epoch says so, or skips it
                 self._lose_cache(str(error))
                 return None
             if self._sink is None:  # there is no room, of which the cache has warned
@@ -273,7 +278,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except (OSError, ScioError) as error:
+        except (OSError, ScioError) as error:  # broken cells are missing, for one
             reason = str(error)
         self._guard()
         self._lose_cache(reason)

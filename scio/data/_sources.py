@@ -55,6 +55,9 @@ class Source:
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts
 
+    def check_unchanged(self) -> None:
+        """Raise `IOFormatError` when the file is not the one that was opened any more."""
+
     def genes(self) -> NDArray[Any]:
         """Gene names of the matrix's columns, objects of str."""
         raise NotImplementedError
@@ -128,6 +131,9 @@ class FileSource(Source):
     @property
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "nbytes": self._handle.file.core.nbytes}
+
+    def check_unchanged(self) -> None:
+        self._handle.file.core.check_unchanged()
 
     @property
     def handle(self) -> AnnDataFile:
