@@ -443,8 +443,11 @@ class CellDataLoader:
             return batched
         if self.batch_sampler is None and hasattr(sampler, "positions"):
             return sampler.positions(epoch), None
-        for seeded in (sampler, getattr(sampler, "sampler", None)):  # torch's BatchSampler holds one
-            if hasattr(seeded, "set_epoch"):
+        for seeded in (
+            sampler,
+            getattr(sampler, "sampler", None),
+        ):  # torch's BatchSampler holds one
+            if seeded is not None and hasattr(seeded, "set_epoch"):
                 seeded.set_epoch(epoch)
         if self.batch_sampler is None:
             return np.fromiter(sampler, dtype=np.int64), None

@@ -205,7 +205,12 @@ def test_the_loader_gives_the_same_batches_from_a_mapped_file(store, tmp_path):
     for form, max_genes in (("tokens", 8), ("dense", 0), ("csr", 0)):
         loaders = [
             _core.Loader(
-                store.core_matrices(), store.gene_maps, form=form, max_genes=max_genes, **spec, **rows
+                store.core_matrices(),
+                store.gene_maps,
+                form=form,
+                max_genes=max_genes,
+                **spec,
+                **rows,
             )
             for rows in ({}, {"mapped": [mapped]})
         ]
