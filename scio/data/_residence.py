@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
+from scio.errors import CorruptFileError, LoaderError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -145,6 +145,7 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
+            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -243,8 +244,16 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except OSError as error:
+            except (OSError, LoaderError) as error:
                 self._lose_cache(str(error))
+                return None
+            except CorruptFileError as error:
+                if self._loader.on_error == "raise":
+                    raise
+                self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # it has warned of the space that it lacks
+                self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
         return self._sink
@@ -270,7 +279,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except OSError as error:
+        except (OSError, LoaderError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
@@ -296,17 +305,7 @@ class Residence:
         if not len(cells):
             return
         loader = self._loader
-        core = loader.make_core(
-            0,
-            "none",
-            cells=cells,
-            fill=True,
-            keep=compact is not None,
-            batch_size=_FILL_BATCH_SIZE,
-            drop_last=False,
-            rank=0,
-            world_size=1,
-        )
+        core = self._fill_core(cells, keep=compact is not None)
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
@@ -321,3 +320,24 @@ class Residence:
                 self._filled[name] = self._filled.get(name, 0) + stats[name]
             peak = self._filled.get("peak_nbytes", 0)
             self._filled["peak_nbytes"] = max(peak, stats["peak_nbytes"])
+
+    def _fill_core(self, cells: NDArray[np.int64], *, keep: bool) -> _core.Loader:
+        """A loader that decodes cells in file order, in batches as large as the cap allows."""
+        batch_size = _FILL_BATCH_SIZE
+        while True:
+            try:
+                return self._loader.make_core(
+                    0,
+                    "none",
+                    cells=cells,
+                    fill=True,
+                    keep=keep,
+                    batch_size=batch_size,
+                    drop_last=False,
+                    rank=0,
+                    world_size=1,
+                )
+            except ValueError:
+                if batch_size == 1:
+                    raise
+            batch_size //= 4
