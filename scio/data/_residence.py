@@ -162,6 +162,13 @@ class Residence:
             return False
         return self._hold_compact() or self._hold_cache()
 
+    def will_hold(self) -> bool:
+        """Whether epochs from 1 on are exact, as far as that is known without decoding."""
+        if self._is_in_memory or self.fits is True or self._cache_possible() is not None:
+            return True
+        loader = self._loader
+        return self.keeps and self._surely_fits(loader.make_core(0, loader.plain_plan))
+
     def _hold_compact(self) -> bool:
         if self.fits is not False:
             loader = self._loader
