@@ -73,7 +73,8 @@ class Residence:
     """Keeps decoded rows for a loader, in memory or in a fast-layout file."""
 
     def __init__(self, loader: CellDataLoader) -> None:
-        self._loader = loader
+        # no cycle: dropping a loader gives its rows back at once
+        self._loader: CellDataLoader = weakref.proxy(loader)
         self._compact: _core.Compact | None = None
         self.fits: bool | None = None  # in compact form, once known
         self._cache: FastCache | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import shutil
@@ -254,7 +253,6 @@ def test_an_epoch_that_is_broken_off_leaves_nothing(path, folder):
     next(iterator)
     assert list(folder.iterdir())  # it is being written
     del iterator, loader
-    gc.collect()
     assert not list(folder.iterdir())
     run(
         "import sys; from tests.data.test_loader_cache import make\n"
