@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioError, ScioWarning
+from scio.errors import CorruptFileError, LoaderError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -73,7 +73,8 @@ class Residence:
     """Keeps decoded rows for a loader, in memory or in a fast-layout file."""
 
     def __init__(self, loader: CellDataLoader) -> None:
-        self._loader = loader
+        # no cycle: dropping a loader gives its rows back at once
+        self._loader: CellDataLoader = weakref.proxy(loader)
         self._compact: _core.Compact | None = None
         self.fits: bool | None = None  # in compact form, once known
         self._cache: FastCache | None = None
@@ -150,6 +151,7 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
+            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -165,6 +167,13 @@ class Residence:
         if not self.keeps:
             return False
         return self._hold_compact() or self._hold_cache()
+
+    def will_hold(self) -> bool:
+        """Whether epochs from 1 on are exact, as far as that is known without decoding."""
+        if self._is_in_memory or self.fits is True or self._cache_possible() is not None:
+            return True
+        loader = self._loader
+        return self.keeps and self._surely_fits(loader.make_core(0, loader.plain_plan))
 
     def _hold_compact(self) -> bool:
         if self.fits is not False:
@@ -248,10 +257,15 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except (OSError, ScioError) as error:  # broken: the epoch says so, or skips it
+            except (OSError, LoaderError) as error:
                 self._lose_cache(str(error))
                 return None
-            if self._sink is None:  # there is no room, of which the cache has warned
+            except CorruptFileError as error:
+                if self._loader.on_error == "raise":
+                    raise
+                self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # it has warned of the space that it lacks
                 self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
@@ -278,7 +292,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except (OSError, ScioError) as error:  # broken cells are missing, for one
+        except (OSError, LoaderError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)

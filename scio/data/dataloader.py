@@ -586,7 +586,7 @@ class CellDataLoader:
         Returns
         -------
         Mixing
-            Of the next epoch.
+            Of the next epoch; of a block shuffle where only epoch 0 will tell whether all cells fit.
 
         Warns
         -----
@@ -596,7 +596,7 @@ class CellDataLoader:
         epoch = self._next[0]
         plan: str = self.plain_plan
         if self.shuffle == "exact" or (
-            self.shuffle is True and epoch > 0 and self._will_be_exact()
+            self.shuffle is True and epoch > 0 and self._residence.will_hold()
         ):
             plan = "exact"
         cells, offsets = self.make_core(epoch, plan).plan()
@@ -616,9 +616,6 @@ class CellDataLoader:
                 stacklevel=2,
             )
         return mixing
-
-    def _will_be_exact(self) -> bool:
-        return self._residence.fits is True or self.cache is not None
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import shutil
@@ -15,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 from scio.data import CellDataLoader, CellDataset
-from scio.errors import ScioError, ScioWarning
+from scio.errors import IOFormatError, ScioError, ScioWarning
 from tests.data.conftest import rewrite
 from tests.data.helpers import break_chunk, epoch_bytes, facts, ids
 from tests.data.test_cache import run
@@ -235,13 +234,23 @@ def test_a_source_that_was_touched_is_another_source(adata, tmp_path, folder):
     assert len(list(folder.iterdir())) == 2
 
 
+def test_a_source_that_changes_under_a_mapped_epoch_is_an_error(adata, tmp_path, folder):
+    path = rewrite(adata, tmp_path / "x.h5ad", chunk=1000)
+    loader = make(path, folder)
+    ids(loader)
+    ids(loader)
+    assert facts(loader)[:2] == ("exact", "mapped")
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(IOFormatError, match="changed"):
+        ids(loader)
+
+
 def test_an_epoch_that_is_broken_off_leaves_nothing(path, folder):
     loader = make(path, folder)
     iterator = iter(loader)
     next(iterator)
     assert list(folder.iterdir())  # it is being written
     del iterator, loader
-    gc.collect()
     assert not list(folder.iterdir())
     run(
         "import sys; from tests.data.test_loader_cache import make\n"
