@@ -289,7 +289,8 @@ scio_loader_free(scio_loader *loader)
             loader->store.blocks[i].failure = NULL;
         }
     scio_store_clear(&loader->store);
-    scio_buf_unreserve(loader->waiting_nbytes);
+    if (loader->is_reserved)
+        scio_buf_unreserve(loader->waiting_nbytes);
     scio_loader_release_sources(loader);
     scio_mem_free(loader->id_mask);
     scio_mem_free(loader->given_cells);
@@ -311,7 +312,7 @@ start(scio_loader *loader)
     pthread_mutex_lock(&loader->mutex);
     if (!loader->is_started) {
         loader->is_started = true;
-        loader->waiting_nbytes = (size_t)(2 * loader->worst_nbytes);
+        loader->is_reserved = true;
         scio_buf_reserve(loader->waiting_nbytes);
         loader->started_at = scio_loader_clock();
         scio_loader_account_locked(loader);

@@ -10,6 +10,7 @@
 #include "load/loader_private.h"
 
 #include "base/mem.h"
+#include "base/recycle.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -141,6 +142,22 @@ least_that_lays(scio_plan *plan, uint64_t budget)
     return budget;
 }
 
+/* Memory of dropped batches waits for the next ones.  For batches too large for what waits anyway,
+ * a part of the queue's share is set aside for that. */
+static void
+reserve_waiting(scio_loader *loader)
+{
+    const uint64_t spare = loader->queue_nbytes - loader->worst_nbytes;
+
+    loader->waiting_nbytes = 0;
+    if (loader->worst_nbytes <= SCIO_RECYCLED_MAX_NBYTES)
+        return;
+    loader->waiting_nbytes =
+        (size_t)(2 * loader->worst_nbytes < spare / 2 ? 2 * loader->worst_nbytes : spare / 2);
+    loader->queue_nbytes -= loader->waiting_nbytes;
+    loader->fixed_nbytes += loader->waiting_nbytes;
+}
+
 /* Threads and queue out of what the plan leaves of `cap`. */
 static void
 share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
@@ -158,6 +175,7 @@ share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
     loader->queue_nbytes = cap - loader->fixed_nbytes;
     loader->fixed_nbytes += loader->n_queue * sizeof(scio_loader_batch);
     loader->queue_nbytes -= loader->n_queue * sizeof(scio_loader_batch);
+    reserve_waiting(loader);
 }
 
 /* ---- the compact store ---- */

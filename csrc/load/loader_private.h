@@ -89,7 +89,7 @@ struct scio_loader {
     pthread_mutex_t mutex;
     bool has_mutex;
     /* guarded by mutex: */
-    bool is_started, is_closed;
+    bool is_started, is_closed, is_reserved;
     int64_t next_batch, n_taken;      /* next to submit, next to take */
     size_t batch_window, next_window; /* of next_batch; next to decode */
     size_t oldest_window;             /* not over yet */

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scio.io.elements import Column
 
 DEFAULT_MAX_CSC_NBYTES = 4 << 30
+SMALL_TRACK_NBYTES = 4 << 20  # dense layers and obsm up to this size are held in memory
 
 
 class Source:
@@ -80,6 +81,8 @@ class FileSource(Source):
 
     def _open(self) -> None:
         self._tracks: dict[str, MatrixHandle] = {}
+        self._small: dict[str, _core.Matrix] = {}
+        self._pid = -1
         self._matrix = self._handle.matrix(self._matrix_name)
         self.name = self._handle.name
         self.shape = self._matrix.shape
@@ -100,7 +103,18 @@ class FileSource(Source):
     def core_track(self, path: str) -> _core.Matrix:
         if path not in self._tracks:
             self._tracks[path] = self._open_track(path)
-        return self._tracks[path]._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+        handle = self._tracks[path]
+        nbytes = handle.shape[0] * handle.shape[1] * handle.dtype.itemsize
+        if handle.format != "dense" or nbytes > SMALL_TRACK_NBYTES:
+            return handle._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+        # One chunk of a small embedding holds thousands of cells: read whole, it does not force
+        # the blocks of the plan to be as long.
+        if self._pid != os.getpid():
+            self._small, self._pid = {}, os.getpid()
+        if path not in self._small:
+            name = f"{self.name}: {path}"
+            self._small[path] = _core.Matrix.from_dense(handle.read(), name=name)
+        return self._small[path]
 
     def _open_track(self, path: str) -> MatrixHandle:
         kind, _, key = path.partition("/")
