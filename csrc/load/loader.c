@@ -261,6 +261,16 @@ scio_loader_cancel(scio_loader *loader)
         (void)scio_group_cancel(loader->group);
 }
 
+bool
+scio_loader_stop(scio_loader *loader, unsigned timeout_ms)
+{
+    scio_loader_cancel(loader);
+    if (loader->group == NULL || scio_group_wait_ms(loader->group, timeout_ms))
+        return true;
+    scio_group_abandon(loader->group);
+    return false;
+}
+
 void
 scio_loader_free(scio_loader *loader)
 {
