@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._optional import require
 from scio.data._residence import Residence, Run
+from scio.data._shared import share
 from scio.data._state import VERSION, check_state, digest, settings_of
 from scio.data.dataset import FIRST_GENE_ID, CellDataset
 from scio.data.gene_vocab import GeneVocab
@@ -688,6 +689,9 @@ def collate_cells(
     ------
     ValueError
         If the list is empty, or an item is longer than `max_genes`.
+    LoaderError
+        In a worker of torch's DataLoader: if the batch does not fit the shared memory that carries it
+        to the parent.
     """
     if not batch:
         message = "there is no item to collate"
@@ -714,7 +718,7 @@ def collate_cells(
         "index": np.array([item["index"] for item in batch], dtype=np.int64),
     }
     is_torch = type(batch[0]["expression"]).__module__.startswith("torch")
-    out: dict[str, Any] = _tensors(arrays, pin=False) if is_torch else dict(arrays)
+    out: dict[str, Any] = share(_tensors(arrays, pin=False)) if is_torch else dict(arrays)
     keys = batch[0]["metadata"].keys()
     out["metadata"] = {key: _column([item["metadata"][key] for item in batch]) for key in keys}
     return out
