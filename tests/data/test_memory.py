@@ -237,11 +237,27 @@ def test_loaders_with_resident_rows_leave_nothing(tmp_path, how):
 # --- statistics
 
 
-KEYS = (
-    "cells batches skipped_cells seconds cells_per_second seconds_wait seconds_consumer "
-    "seconds_decode seconds_gather seconds_collate nbytes_read chunks_decoded chunks_total "
-    "n_windows n_blocks peak_nbytes cap_nbytes plan rows"
-).split()
+KEYS = [
+    "cells",
+    "batches",
+    "skipped_cells",
+    "seconds",
+    "cells_per_second",
+    "seconds_wait",
+    "seconds_consumer",
+    "seconds_decode",
+    "seconds_gather",
+    "seconds_collate",
+    "nbytes_read",
+    "chunks_decoded",
+    "chunks_total",
+    "n_windows",
+    "n_blocks",
+    "peak_nbytes",
+    "cap_nbytes",
+    "plan",
+    "rows",
+]
 
 
 def check_stats(stats: dict, n_cells: int, n_batches: int, wall: float) -> None:

@@ -194,9 +194,7 @@ def relabel(loader: CellDataLoader):
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_it_is_that_of_the_rank(files, rank, drop_last):
-    loader = make(
-        files(4000), 50, rank=rank, world_size=3, drop_last=drop_last, max_memory="20MB"
-    )
+    loader = make(files(4000), 50, rank=rank, world_size=3, drop_last=drop_last, max_memory="20MB")
     for _ in range(2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ScioWarning)
