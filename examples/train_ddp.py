@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # Adam imports it: once here, not again in every rank that is forked
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
@@ -262,9 +263,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     defaults = asdict(Options("train_ddp.pt"))
-    parser.add_argument("--check", action="store_true", help="compare interrupted runs with a whole one")
+    parser.add_argument(
+        "--check", action="store_true", help="compare interrupted runs with a whole one"
+    )
     parser.add_argument("--checkpoint", help="file of model, optimizer and loader")
-    parser.add_argument("--resume", action="store_true", help="go on where the checkpoint was saved")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the checkpoint was saved"
+    )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--stop-after", type=int, help="stop after so many batches of this run")
     parser.add_argument("--save-every", type=int, help="batches between checkpoints")

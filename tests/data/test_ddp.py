@@ -174,11 +174,21 @@ def test_genes_drawn_at_random_are_those_of_any_other_process(path, ranks, shuff
     dataset = CellDataset(path, None, max_genes=5, selection="random_expressed")
     for rank in range(2):
         loader = CellDataLoader(
-            dataset, BATCH_SIZE, 0, shuffle, drop_last, block_bytes=500, seed=6, rank=rank, world_size=2
+            dataset,
+            BATCH_SIZE,
+            0,
+            shuffle,
+            drop_last,
+            block_bytes=500,
+            seed=6,
+            rank=rank,
+            world_size=2,
         )
         expected = ranks[rank][f"{shuffle} {drop_last}"]["epochs"]
         for epoch in range(2):
-            here = [(b["index"].tolist(), sha256(b["gene_indices"].numpy()).hexdigest()) for b in loader]
+            here = [
+                (b["index"].tolist(), sha256(b["gene_indices"].numpy()).hexdigest()) for b in loader
+            ]
             assert here == [(cells, genes) for cells, _, genes in expected[epoch]]
         genes = [[g for _, _, g in epoch] for epoch in expected]
         assert not set(genes[0]) & set(genes[1])

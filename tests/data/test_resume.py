@@ -133,9 +133,7 @@ def test_a_state_at_every_batch_gives_the_identical_rest_and_next_epoch(files, s
             # "fits" begins as None: it is not known before the end of the first epoch.
             assert shape_of({**state, "fits": None}) == shape_of({**states0[0], "fits": None})
             for threads in THREADS:
-                other = make_loader(
-                    files[drop_last], threads, shuffle=shuffle, drop_last=drop_last
-                )
+                other = make_loader(files[drop_last], threads, shuffle=shuffle, drop_last=drop_last)
                 other.load_state_dict(json.loads(text))
                 assert other.state_dict() == state  # a state that was loaded can be saved again
                 if k <= N_BATCHES:  # after the last batch an empty rest
@@ -162,6 +160,7 @@ def in_a_new_process(jobs: list[dict[str, Any]]) -> list[list[list[str]]]:
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
+        check=False,
         timeout=100,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
