@@ -28,7 +28,7 @@ typedef struct scio_kernels_table {
     void (*u16_to_f32)(const uint16_t *in, float *out, size_t n_items);
     /* float32 to float16, nearest, ties to even; beyond 65504 infinity; NaN stays one. */
     void (*f32_to_f16)(const float *in, uint16_t *out, size_t n_items);
-    /* out[i] = in[i] + shift, which an int32 holds. */
+    /* out[i] = in[i] + shift modulo 2^32; shift_u32 also in place. */
     void (*shift_u16)(const uint16_t *in, int32_t shift, int32_t *out, size_t n_items);
     void (*shift_u32)(const uint32_t *in, int32_t shift, int32_t *out, size_t n_items);
     /* True when all are in [least, end), 0 <= least. */

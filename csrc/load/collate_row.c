@@ -375,12 +375,20 @@ check_ids(const collate_pass *pass, const int32_t *ids, size_t n_items, scio_err
     return SCIO_OK;
 }
 
+/* Whether id_base is taken off together with the shift: nothing asks for the ids in between. */
+static bool
+is_based(const collate_pass *pass, const scio_row *row)
+{
+    return row->is_map_identity && pass->spec->id_mask == NULL;
+}
+
 /* Every column stays and none is looked up; they ascend, so the first and the last tell of all. */
 static scio_status
 shift_columns(const collate_pass *pass, const scio_row *row, const row_entries *entries,
               int32_t *ids_out, float *values_out, scio_error *err)
 {
     const size_t n_items = entries->n_items;
+    const int64_t shift = (int64_t)row->map_first - (is_based(pass, row) ? pass->id_base : 0);
 
     if (n_items == 0)
         return SCIO_OK;
@@ -391,9 +399,9 @@ shift_columns(const collate_pass *pass, const scio_row *row, const row_entries *
             return fail_id(pass, id, err);
     }
     if (entries->are_columns_u16)
-        pass->kernels->shift_u16(entries->columns, row->map_first, ids_out, n_items);
+        pass->kernels->shift_u16(entries->columns, (int32_t)shift, ids_out, n_items);
     else
-        pass->kernels->shift_u32(entries->columns, row->map_first, ids_out, n_items);
+        pass->kernels->shift_u32(entries->columns, (int32_t)shift, ids_out, n_items);
     if (entries->values != values_out)
         memcpy(values_out, entries->values, n_items * sizeof *values_out);
     return SCIO_OK;
@@ -463,8 +471,9 @@ scio_collate_row(collate_pass *pass, const scio_row *row, int32_t *ids_out, floa
         kernels->log1p_f32(values_out, values_out, n_items);
     n_items = kernels->drop_zeros(ids_out, values_out, n_items);
     n_items = select_entries(pass, row->cell, ids_out, values_out, n_items);
-    for (size_t i = 0; pass->id_base != 0 && i < n_items; i++)
-        ids_out[i] -= pass->id_base;
+    if (pass->id_base != 0 && !is_based(pass, row))
+        kernels->shift_u32((const uint32_t *)(const void *)ids_out, -pass->id_base, ids_out,
+                           n_items);
     *n_out = n_items;
     *(is_fast && !needs_sort ? &pass->n_fast : &pass->n_general) += 1;
     return SCIO_OK;

@@ -45,13 +45,19 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
 
 /* ---- parts ---- */
 
-void
-scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink)
+scio_status
+scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink, scio_error *err)
 {
+    if (compact != NULL)
+        SCIO_TRY(scio_loader_check_compact(loader, compact, err));
+    if (sink != NULL && scio_sink_n_tracks(sink) != loader->n_tracks)
+        return scio_fail(err, SCIO_EINVAL, "the sink has %zu tracks, the loader %zu",
+                         scio_sink_n_tracks(sink), loader->n_tracks);
     scio_compact_release(loader->compact);
     scio_sink_release(loader->sink);
     loader->compact = scio_compact_retain(compact);
     loader->sink = scio_sink_retain(sink);
+    return SCIO_OK;
 }
 
 scio_loader_keep
@@ -92,7 +98,8 @@ plan_sources(scio_loader *loader, scio_plan_source *sources, scio_plan_track *tr
     const scio_plan_options plan_options = {
         options->batch_size, options->drop_last,    options->shuffle,
         options->seed,       options->epoch,        options->rank,
-        options->world_size, options->block_nbytes, 0};
+        options->world_size, options->block_nbytes, 0,
+        options->is_keeping};
 
     for (size_t i = 0; i < loader->n_matrices; i++) {
         for (size_t t = 0; t < n_tracks; t++)
@@ -261,6 +268,16 @@ scio_loader_cancel(scio_loader *loader)
         (void)scio_group_cancel(loader->group);
 }
 
+bool
+scio_loader_stop(scio_loader *loader, unsigned timeout_ms)
+{
+    scio_loader_cancel(loader);
+    if (loader->group == NULL || scio_group_wait_ms(loader->group, timeout_ms))
+        return true;
+    scio_group_abandon(loader->group);
+    return false;
+}
+
 void
 scio_loader_free(scio_loader *loader)
 {
@@ -289,7 +306,8 @@ scio_loader_free(scio_loader *loader)
             loader->store.blocks[i].failure = NULL;
         }
     scio_store_clear(&loader->store);
-    scio_buf_unreserve(loader->waiting_nbytes);
+    if (loader->is_reserved)
+        scio_buf_unreserve(loader->waiting_nbytes);
     scio_loader_release_sources(loader);
     scio_mem_free(loader->id_mask);
     scio_mem_free(loader->given_cells);
@@ -311,7 +329,7 @@ start(scio_loader *loader)
     pthread_mutex_lock(&loader->mutex);
     if (!loader->is_started) {
         loader->is_started = true;
-        loader->waiting_nbytes = (size_t)(2 * loader->worst_nbytes);
+        loader->is_reserved = true;
         scio_buf_reserve(loader->waiting_nbytes);
         loader->started_at = scio_loader_clock();
         scio_loader_account_locked(loader);

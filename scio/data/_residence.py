@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
+from scio.errors import CorruptFileError, LoaderError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -35,7 +35,6 @@ _SUMMED = (
     "nbytes_read",
     "chunks_decoded",
     "chunks_total",
-    "skipped_cells",
 )
 
 
@@ -74,7 +73,8 @@ class Residence:
     """Keeps decoded rows for a loader, in memory or in a fast-layout file."""
 
     def __init__(self, loader: CellDataLoader) -> None:
-        self._loader = loader
+        # no cycle: dropping a loader gives its rows back at once
+        self._loader: CellDataLoader = weakref.proxy(loader)
         self._compact: _core.Compact | None = None
         self.fits: bool | None = None  # in compact form, once known
         self._cache: FastCache | None = None
@@ -108,8 +108,13 @@ class Residence:
     # --- an epoch
 
     def start(self, epoch: int, *, first_batch: int = 0, plan: str | None = None) -> Run:
-        """Make the loader of an epoch, decoding before it what the plan needs to be resident."""
+        """Make the loader of an epoch, decoding before it what the plan needs to be resident.
+
+        Files that have changed are refused here, because rows that are resident are not read again.
+        """
         self._filled = {}
+        for source in self._loader.dataset.store.sources:
+            source.check_unchanged()
         if plan is None:
             plan = self._plan_of(epoch)
         elif plan == "exact":
@@ -146,6 +151,7 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
+            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -161,6 +167,13 @@ class Residence:
         if not self.keeps:
             return False
         return self._hold_compact() or self._hold_cache()
+
+    def will_hold(self) -> bool:
+        """Whether epochs from 1 on are exact, as far as that is known without decoding."""
+        if self._is_in_memory or self.fits is True or self._cache_possible() is not None:
+            return True
+        loader = self._loader
+        return self.keeps and self._surely_fits(loader.make_core(0, loader.plain_plan))
 
     def _hold_compact(self) -> bool:
         if self.fits is not False:
@@ -182,12 +195,16 @@ class Residence:
     def _hold_or_refuse(self) -> None:
         if self._hold():
             return
-        core = self._loader.make_core(0, self._loader.plain_plan)
+        loader = self._loader
+        core = loader.make_core(0, loader.plain_plan)
+        most = core.keep_most_nbytes
+        ample = loader.max_memory + 2 * most
+        spare = loader.make_core(0, loader.plain_plan, max_memory=ample).keep_nbytes - most
         message = (
             f"an exact shuffle keeps all cells in memory: about {core.keep_least_nbytes:,} to "
-            f"{core.keep_most_nbytes:,} bytes of max_memory={self._loader.max_memory:,}, of which "
-            f"{core.keep_nbytes:,} are left for them; raise max_memory, give cache=, or use "
-            "shuffle=True, which needs no more than it has"
+            f"{most:,} bytes of max_memory={loader.max_memory:,}, of which "
+            f"{core.keep_nbytes:,} are left for them; max_memory={ample - spare:,} is enough, "
+            "or give cache=, or use shuffle=True, which needs no more than it has"
         )
         raise ValueError(message)
 
@@ -240,8 +257,16 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except OSError as error:
+            except (OSError, LoaderError) as error:
                 self._lose_cache(str(error))
+                return None
+            except CorruptFileError as error:
+                if self._loader.on_error == "raise":
+                    raise
+                self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # it has warned of the space that it lacks
+                self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
         return self._sink
@@ -267,7 +292,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except OSError as error:
+        except (OSError, LoaderError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
@@ -293,7 +318,20 @@ class Residence:
         if not len(cells):
             return
         loader = self._loader
-        core = self._fill_core(cells, keep=compact is not None)
+        core = loader.make_core(
+            0,
+            "none",
+            # a list of all cells would take memory that the plan of the epoch has not counted
+            cells=None if len(cells) == len(loader.dataset.store) else cells,
+            fill=True,
+            keep=False,
+            kept=compact.max_nbytes if compact is not None else 0,
+            # windows hold a batch at least: no longer ones than those that the cap is known to allow
+            batch_size=min(_FILL_BATCH_SIZE, loader.batch_size),
+            drop_last=False,
+            rank=0,
+            world_size=1,
+        )
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
@@ -308,25 +346,3 @@ class Residence:
                 self._filled[name] = self._filled.get(name, 0) + stats[name]
             peak = self._filled.get("peak_nbytes", 0)
             self._filled["peak_nbytes"] = max(peak, stats["peak_nbytes"])
-
-    def _fill_core(self, cells: NDArray[np.int64], *, keep: bool) -> _core.Loader:
-        """A loader in file order whose batches are put away, as large as the cap allows."""
-        loader = self._loader
-        batch_size = max(_FILL_BATCH_SIZE, loader.batch_size)
-        while True:
-            batch_size = max(loader.batch_size, batch_size // 2)
-            try:
-                return loader.make_core(
-                    0,
-                    "none",
-                    cells=cells,
-                    fill=True,
-                    keep=keep,
-                    batch_size=batch_size,
-                    drop_last=False,
-                    rank=0,
-                    world_size=1,
-                )
-            except ValueError:  # the cap is too small for these, not for the loader's own
-                if batch_size == loader.batch_size:
-                    raise

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scio.io.elements import Column
 
 DEFAULT_MAX_CSC_NBYTES = 4 << 30
+SMALL_TRACK_NBYTES = 4 << 20  # dense layers and obsm up to this size are held in memory
 
 
 class Source:
@@ -49,10 +50,17 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What a saved state remembers of the source, to be compared by equality."""
         matrix = self.core_matrix()
-        parts: dict[str, Any] = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
+        parts: dict[str, Any] = {
+            "n_cells": self.shape[0],
+            "n_genes": self.shape[1],
+            "nnz": matrix.nnz,
+        }
         if matrix.kind == "csr":
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts
+
+    def check_unchanged(self) -> None:
+        """Raise `IOFormatError` when the file is not the one that was opened any more."""
 
     def genes(self) -> NDArray[Any]:
         """Gene names of the matrix's columns, objects of str."""
@@ -77,6 +85,8 @@ class FileSource(Source):
 
     def _open(self) -> None:
         self._tracks: dict[str, MatrixHandle] = {}
+        self._small: dict[str, _core.Matrix] = {}
+        self._pid = -1
         self._matrix = self._handle.matrix(self._matrix_name)
         self.name = self._handle.name
         self.shape = self._matrix.shape
@@ -97,7 +107,18 @@ class FileSource(Source):
     def core_track(self, path: str) -> _core.Matrix:
         if path not in self._tracks:
             self._tracks[path] = self._open_track(path)
-        return self._tracks[path]._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+        handle = self._tracks[path]
+        nbytes = handle.shape[0] * handle.shape[1] * handle.dtype.itemsize
+        if handle.format != "dense" or nbytes > SMALL_TRACK_NBYTES:
+            return handle._core_matrix(DEFAULT_MAX_CSC_NBYTES)
+        # One chunk of a small embedding holds thousands of cells: read whole, it does not force
+        # the blocks of the plan to be as long.
+        if self._pid != os.getpid():
+            self._small, self._pid = {}, os.getpid()
+        if path not in self._small:
+            name = f"{self.name}: {path}"
+            self._small[path] = _core.Matrix.from_dense(np.asarray(handle.read()), name=name)
+        return self._small[path]
 
     def _open_track(self, path: str) -> MatrixHandle:
         kind, _, key = path.partition("/")
@@ -114,6 +135,9 @@ class FileSource(Source):
     @property
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "nbytes": self._handle.file.core.nbytes}
+
+    def check_unchanged(self) -> None:
+        self._handle.file.core.check_unchanged()
 
     @property
     def handle(self) -> AnnDataFile:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._optional import require
 from scio.data._residence import Residence, Run
+from scio.data._shared import share
 from scio.data._state import VERSION, Fingerprint, check_state, digest, settings_of
 from scio.data.dataset import FIRST_GENE_ID, CellDataset
 from scio.data.gene_vocab import GeneVocab
@@ -132,7 +133,7 @@ class CellDataLoader:
     to : {"torch", "numpy"}
         Tensors or arrays.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     cache : path or "auto", optional
         Directory for fast-layout copies of what does not fit `max_memory`: an uncompressed ``.h5ad``
         of narrow dtypes, written while the first epoch runs, published whole, mapped by later epochs
@@ -349,9 +350,7 @@ class CellDataLoader:
         if plan == "given":
             cells, offsets = self._given_batches(epoch)
             arguments.update(given_cells=cells, given_offsets=offsets)
-        if store.track_paths:
-            is_layer = [path.startswith("layers/") for path in store.track_paths]
-            arguments.update(extras=store.core_tracks(), extra_is_layer=np.array(is_layer))
+        arguments.update(store.track_arguments())
         arguments.update(overrides)
         return _core.Loader(store.core_matrices(), store.gene_maps, **arguments)
 
@@ -444,11 +443,9 @@ class CellDataLoader:
             return batched
         if self.batch_sampler is None and hasattr(sampler, "positions"):
             return sampler.positions(epoch), None
-        for seeded in (
-            sampler,
-            getattr(sampler, "sampler", None),
-        ):  # torch's BatchSampler holds one
-            if hasattr(seeded, "set_epoch"):
+        inner = getattr(sampler, "sampler", None)  # torch's BatchSampler holds one
+        for seeded in (sampler, inner):
+            if seeded is not None and hasattr(seeded, "set_epoch"):
                 seeded.set_epoch(epoch)
         if self.batch_sampler is None:
             return np.fromiter(sampler, dtype=np.int64), None
@@ -568,9 +565,7 @@ class CellDataLoader:
         store = self.dataset.store
         if self.obs_codes:
             out["codes"] = {key: store.column(key).codes()[cells] for key in self.obs_codes}
-        for path, extra in zip(store.track_paths, batch.get("extras", ()), strict=False):
-            kind, _, key = path.partition("/")
-            out.setdefault(kind, {})[key] = extra
+        out.update(store.by_key(batch.get("extras", ())))
         if self.to == "torch":
             out = _tensors(out, pin=self.pin_memory)
         if self.form == "csr":
@@ -589,7 +584,7 @@ class CellDataLoader:
         Returns
         -------
         Mixing
-            Of the next epoch.
+            Of the next epoch; of a block shuffle where only epoch 0 will tell whether all cells fit.
 
         Warns
         -----
@@ -599,7 +594,7 @@ class CellDataLoader:
         epoch = self._next[0]
         plan: str = self.plain_plan
         if self.shuffle == "exact" or (
-            self.shuffle is True and epoch > 0 and self._will_be_exact()
+            self.shuffle is True and epoch > 0 and self._residence.will_hold()
         ):
             plan = "exact"
         cells, offsets = self.make_core(epoch, plan).plan()
@@ -619,9 +614,6 @@ class CellDataLoader:
                 stacklevel=2,
             )
         return mixing
-
-    def _will_be_exact(self) -> bool:
-        return self._residence.fits is True or self.cache is not None
 
     def __repr__(self) -> str:
         return (
@@ -742,19 +734,23 @@ def collate_cells(
     batch : list of dict
         Items.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     max_genes : int, optional
         Width; None: the longest item.
 
     Returns
     -------
     dict
-        A token batch as `CellDataLoader` gives it: tensors when torch is installed, else arrays.
+        A token batch as `CellDataLoader` gives it, ``layers`` and ``obsm`` included: tensors when torch
+        is installed, else arrays.
 
     Raises
     ------
     ValueError
         If the list is empty, or an item is longer than `max_genes`.
+    LoaderError
+        In a worker of torch's DataLoader: if the batch does not fit the shared memory that carries it
+        to the parent.
     """
     if not batch:
         message = "there is no item to collate"
@@ -773,15 +769,23 @@ def collate_cells(
     for row, item in enumerate(batch):
         expression[row, : item["n_genes"]] = item["expression"]
         gene_indices[row, : item["n_genes"]] = item["gene_indices"]
-    arrays = {
+    arrays: dict[str, Any] = {
         "expression": expression,
         "gene_indices": gene_indices,
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
         "n_genes": lengths,
         "index": np.array([item["index"] for item in batch], dtype=np.int64),
     }
+    for key in batch[0].get("layers", ()):
+        values = np.full(shape, pad_value, dtype=np.float32)
+        for row, item in enumerate(batch):
+            values[row, : item["n_genes"]] = item["layers"][key]
+        arrays.setdefault("layers", {})[key] = values
+    for key in batch[0].get("obsm", ()):
+        values = np.stack([np.asarray(item["obsm"][key]) for item in batch])
+        arrays.setdefault("obsm", {})[key] = values
     is_torch = type(batch[0]["expression"]).__module__.startswith("torch")
-    out: dict[str, Any] = _tensors(arrays, pin=False) if is_torch else dict(arrays)
+    out: dict[str, Any] = share(_tensors(arrays, pin=False)) if is_torch else dict(arrays)
     keys = batch[0]["metadata"].keys()
     out["metadata"] = {key: _column([item["metadata"][key] for item in batch]) for key in keys}
     return out
