@@ -62,6 +62,13 @@ scio_pool_wake_worker_locked(scio_pool *pool)
 
 /* --- threads --- */
 
+/* Those that were asked for, and one for each that hangs. */
+static size_t
+n_wanted_locked(const scio_pool *pool)
+{
+    return pool->is_ending ? 0 : scio_pool_n_threads(pool) + pool->n_lost;
+}
+
 static void
 name_thread(size_t index)
 {
@@ -84,7 +91,7 @@ work(void *argument)
     worker_of = pool;
     name_thread(self->index);
     scio_pool_lock(pool);
-    while (self->index < scio_pool_n_threads(pool)) {
+    while (self->index < n_wanted_locked(pool)) {
         if (pool->first_ready != NULL) {
             scio_group_run_one_locked(pool->first_ready);
         } else {
@@ -133,7 +140,7 @@ void
 scio_pool_start_missing_locked(scio_pool *pool)
 {
     pool->may_start = false;
-    for (size_t i = 0; i < scio_pool_n_threads(pool); i++) {
+    for (size_t i = 0; i < n_wanted_locked(pool) && i < pool->n_workers; i++) {
         if (!pool->workers[i]->is_there && !start_worker_locked(pool->workers[i]))
             return;
     }
@@ -160,6 +167,16 @@ reserve_workers(scio_pool *pool, size_t n_threads, scio_error *err)
         pool->workers[pool->n_workers++] = w;
     }
     return SCIO_OK;
+}
+
+void
+scio_pool_replace_workers_locked(scio_pool *pool, size_t n_lost)
+{
+    scio_error ignored = SCIO_ERROR_INIT; /* the pool goes on with fewer */
+
+    pool->n_lost += n_lost;
+    if (reserve_workers(pool, scio_pool_n_threads(pool) + pool->n_lost, &ignored) == SCIO_OK)
+        scio_pool_start_missing_locked(pool);
 }
 
 /* --- the shared pool and forks --- */
@@ -288,7 +305,7 @@ scio_pool_resize(scio_pool *pool, size_t n_threads, scio_error *err)
     if (scio_pool_is_foreign(pool))
         return scio_fail(err, SCIO_EINVAL, "the pool was made before a fork");
     scio_pool_lock(pool);
-    status = reserve_workers(pool, n_threads, err);
+    status = reserve_workers(pool, n_threads + pool->n_lost, err);
     if (status == SCIO_OK) {
         atomic_store_explicit(&pool->n_threads, n_threads, memory_order_relaxed);
         pool->may_start = true;

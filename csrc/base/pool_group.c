@@ -80,6 +80,10 @@ scio_group_run_one_locked(scio_group *group)
     scio_pool_lock(pool);
     group->n_running--;
     group->free_slots[group->n_free++] = slot;
+    if (group->is_abandoned) { /* the worker that came in its place may go */
+        pool->n_lost--;
+        (void)pthread_cond_broadcast(&pool->has_work);
+    }
     join_line_locked(group);
     if ((group->n_waiting > 0 && has_run_out(group)) || (group->n_helping > 0 && can_run(group)))
         (void)pthread_cond_broadcast(&pool->has_changed);
@@ -134,6 +138,22 @@ scio_group_cancel(scio_group *group)
     n_dropped = cancel_locked(group);
     scio_pool_unlock(group->pool);
     return n_dropped;
+}
+
+void
+scio_group_abandon(scio_group *group)
+{
+    scio_pool *const pool = group->pool;
+
+    if (group->is_made_inline || scio_pool_is_foreign(pool))
+        return;
+    scio_pool_lock(pool);
+    (void)cancel_locked(group);
+    if (!group->is_abandoned && group->n_running > 0) {
+        group->is_abandoned = true;
+        scio_pool_replace_workers_locked(pool, group->n_running);
+    }
+    scio_pool_unlock(pool);
 }
 
 void

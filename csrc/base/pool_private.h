@@ -28,6 +28,7 @@ struct scio_pool {
     pthread_cond_t has_changed; /* for those who wait for a group */
     scio_worker **workers;      /* [n_workers] */
     size_t n_workers, n_live, n_idle;
+    size_t n_lost;  /* jobs of abandoned groups that still run, each in a worker of its own */
     bool is_ending; /* threads are joined, not detached */
     bool may_start; /* there may be workers to start: none were tried since new or resize */
     scio_group *first_ready, *last_ready;
@@ -46,6 +47,7 @@ struct scio_group {
     size_t n_queued, n_running;
     size_t n_waiting; /* threads asleep until it is idle */
     size_t n_helping; /* those of them that would run its jobs */
+    bool is_abandoned;
     bool is_ready;    /* it stands in the pool's line, between the next two */
     scio_group *previous, *next;
     size_t n_free;
@@ -61,6 +63,8 @@ bool scio_pool_is_foreign(const scio_pool *pool);
 bool scio_pool_is_worker(const scio_pool *pool);
 /* To be called by whoever leaves groups in the line. */
 void scio_pool_wake_worker_locked(scio_pool *pool);
+/* Makes room for so many workers more, wanted from now on. */
+void scio_pool_replace_workers_locked(scio_pool *pool, size_t n_lost);
 /* Starts the workers that are wanted and not there; when the system gives no more threads the pool
  * works with those that it has. */
 void scio_pool_start_missing_locked(scio_pool *pool);

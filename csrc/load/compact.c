@@ -65,15 +65,15 @@ choose_slab(uint64_t max_nbytes)
     return nbytes;
 }
 
-/* What an empty store takes and the first slab will; UINT64_MAX when no number can say. */
-static uint64_t
-fixed_nbytes(int64_t n_cells, size_t n_tracks, uint64_t slab_nbytes)
+/* The first slab counts as there; UINT64_MAX when no number can say. */
+uint64_t
+scio_compact_empty_nbytes(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes)
 {
     uint64_t nbytes;
 
     if (!scio_mul_u64((uint64_t)n_cells, n_tracks, &nbytes) ||
         !scio_mul_u64(nbytes, sizeof(row_head *), &nbytes) ||
-        !scio_add_u64(nbytes, slab_nbytes + sizeof(scio_compact), &nbytes))
+        !scio_add_u64(nbytes, choose_slab(max_nbytes) + sizeof(scio_compact), &nbytes))
         return UINT64_MAX;
     return nbytes;
 }
@@ -83,7 +83,7 @@ scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_com
                  scio_error *err)
 {
     const uint64_t slab_nbytes = choose_slab(max_nbytes);
-    const uint64_t fixed = fixed_nbytes(n_cells, n_tracks, slab_nbytes);
+    const uint64_t fixed = scio_compact_empty_nbytes(n_cells, n_tracks, max_nbytes);
     scio_compact *compact = NULL;
     scio_status status;
 
@@ -507,28 +507,19 @@ scio_compact_max_nbytes(const scio_compact *compact)
 
 /* ---- bounds ---- */
 
-/* Shapes come from files: what no memory can be is one large number, and sums of it are no less. */
-static uint64_t
-bytes_of(uint64_t n, uint64_t itemsize)
-{
-    const uint64_t most = UINT64_MAX / 16;
-    uint64_t nbytes;
-
-    return scio_mul_u64(n, itemsize, &nbytes) && nbytes < most ? nbytes : most;
-}
-
 uint64_t
 scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense)
 {
-    return bytes_of(n_cells, sizeof(row_head *) + sizeof(row_head)) +
-           bytes_of(n_items, is_dense ? 1 : 3);
+    return scio_mul_capped(n_cells, sizeof(row_head *) + sizeof(row_head)) +
+           scio_mul_capped(n_items, is_dense ? 1 : 3);
 }
 
 uint64_t
 scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size_t value_itemsize)
 {
-    const uint64_t rows = bytes_of(n_cells, sizeof(row_head) + 12) +
-                          bytes_of(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
+    const uint64_t rows =
+        scio_mul_capped(n_cells, sizeof(row_head) + 12) +
+        scio_mul_capped(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
 
-    return bytes_of(n_cells, sizeof(row_head *)) + rows + rows / 32;
+    return scio_mul_capped(n_cells, sizeof(row_head *)) + rows + rows / 32;
 }

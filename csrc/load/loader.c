@@ -45,13 +45,19 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
 
 /* ---- parts ---- */
 
-void
-scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink)
+scio_status
+scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink, scio_error *err)
 {
+    if (compact != NULL)
+        SCIO_TRY(scio_loader_check_compact(loader, compact, err));
+    if (sink != NULL && scio_sink_n_tracks(sink) != loader->n_tracks)
+        return scio_fail(err, SCIO_EINVAL, "the sink has %zu tracks, the loader %zu",
+                         scio_sink_n_tracks(sink), loader->n_tracks);
     scio_compact_release(loader->compact);
     scio_sink_release(loader->sink);
     loader->compact = scio_compact_retain(compact);
     loader->sink = scio_sink_retain(sink);
+    return SCIO_OK;
 }
 
 scio_loader_keep
@@ -259,6 +265,16 @@ scio_loader_cancel(scio_loader *loader)
         scio_queue_cancel(loader->queue);
     if (loader->group != NULL)
         (void)scio_group_cancel(loader->group);
+}
+
+bool
+scio_loader_stop(scio_loader *loader, unsigned timeout_ms)
+{
+    scio_loader_cancel(loader);
+    if (loader->group == NULL || scio_group_wait_ms(loader->group, timeout_ms))
+        return true;
+    scio_group_abandon(loader->group);
+    return false;
 }
 
 void

@@ -44,12 +44,15 @@
 #endif
 
 struct py_loader;
+struct py_orphan;
+struct scio_loader;
 
 /* What the module owns; one per interpreter that imported it. */
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
     PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type, *sink_type;
     struct py_loader *loaders; /* all that are alive, for the end of the process */
+    struct py_orphan *orphans; /* C loaders whose storage hangs, see pyorphan.c */
 } py_state;
 
 static inline py_state *
@@ -292,6 +295,15 @@ typedef struct py_sources {
     int64_t n_cells;          /* rows of all matrices */
     bool is_long;             /* some matrix is read from a file */
 } py_sources;
+
+/* Keeps a stopped C loader, some of whose jobs still run, and moves what they use here: from
+ * *sources and *kept.  `state` may be NULL. */
+void py_orphan_add(py_state *state, struct scio_loader *loader, py_sources *sources,
+                   PyObject **kept);
+/* Frees those whose jobs have ended. */
+void py_orphans_reap(py_state *state);
+/* The same, waiting for them, but not for long. */
+void py_orphans_end(py_state *state);
 
 #define PY_SOURCES_INIT                                                                            \
     {                                                                                              \

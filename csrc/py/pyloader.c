@@ -3,7 +3,7 @@
  * One thread at a time takes batches; `cancel` and `close` may come from any.  The C loader is
  * freed by whoever leaves it last, so that `close` never pulls it from under a `next` that waits.
  * Freeing waits for running jobs, which may need the GIL (a Python source), and so happens without
- * it. */
+ * it; when they do not end, because their storage hangs, the C loader is left to pyorphan.c. */
 #include "py/py.h"
 
 #include "base/mem.h"
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define SIGNAL_SLICE_MS 100
+#define STOP_MS 600     /* how long a closed loader waits for its jobs; storage may hang */
 #define EXIT_SLICES 500 /* of 10 ms: how long the end of the process waits for one loader */
 
 typedef struct py_loader {
@@ -62,18 +63,24 @@ static void
 free_loader(py_loader *self)
 {
     scio_loader *const loader = self->loader;
+    py_state *const state = py_state_or_null((PyObject *)self);
+    bool is_stopped;
 
     if (loader == NULL)
         return;
     self->loader = NULL;
-    unlink_loader(py_state_or_null((PyObject *)self), self);
+    unlink_loader(state, self);
     if (self->pid != getpid())
         return;
     scio_loader_stats_read(loader, &self->last_stats);
     self->is_freeing = true;
     Py_BEGIN_ALLOW_THREADS;
-    scio_loader_free(loader);
+    is_stopped = scio_loader_stop(loader, STOP_MS);
+    if (is_stopped)
+        scio_loader_free(loader);
     Py_END_ALLOW_THREADS;
+    if (!is_stopped)
+        py_orphan_add(state, loader, &self->sources, &self->kept);
     self->is_freeing = false;
 }
 
@@ -114,6 +121,7 @@ py_loaders_close(py_state *state)
         wait_until_free(self);
         Py_DECREF(self);
     }
+    py_orphans_end(state);
 }
 
 /* Enters the C loader; NULL with an exception when that cannot be. */
@@ -227,6 +235,7 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
          .rank = 1,
          .dtype = SCIO_I64},
         {.name = "keep", .kind = PY_BOOL, .is_optional = true, .out = &o->is_keeping},
+        {.name = "kept", .kind = PY_UINT64, .is_optional = true, .out = &o->kept_nbytes},
         {.name = "fill", .kind = PY_BOOL, .is_optional = true, .out = &o->is_fill},
         {.name = "extras", .kind = PY_OBJECT, .is_optional = true, .out = &a->extras},
         {.name = "extra_is_layer",
@@ -402,6 +411,7 @@ loader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     a.options.max_memory = a.max_memory;
     a.options.block_nbytes = a.block_bytes;
     a.options.n_prefetch = (size_t)a.prefetch;
+    py_orphans_reap(state);
     self = (py_loader *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
@@ -560,6 +570,7 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
         {.name = "compact", .kind = PY_OBJECT, .is_optional = true, .out = &compact},
         {.name = "sink", .kind = PY_OBJECT, .is_optional = true, .out = &sink},
     };
+    scio_error err = SCIO_ERROR_INIT;
     scio_loader *loader;
 
     if (py_parse(state, "attach", params, PY_N_PARAMS(params), 0, args, n_args, kwnames) < 0)
@@ -575,9 +586,12 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
     loader = enter(self);
     if (loader == NULL)
         return NULL;
-    scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL,
-                       is_there(sink) ? ((py_sink *)sink)->sink : NULL);
+    const scio_status status =
+        scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL,
+                           is_there(sink) ? ((py_sink *)sink)->sink : NULL, &err);
     leave(self);
+    if (status != SCIO_OK)
+        return py_raise(state, &err);
     Py_RETURN_NONE;
 }
 
@@ -654,7 +668,7 @@ static PyType_Slot loader_slots[] = {
                          "target_sum, log1p, id_mask, max_genes, select, seed, epoch, pad_id, "
                          "pad_value, batch_size, drop_last, shuffle, rank, world_size, max_memory, "
                          "block_bytes, threads, prefetch, skip_errors, first_batch, "
-                         "given_cells=None, given_offsets=None, keep=False, fill=False, "
+                         "given_cells=None, given_offsets=None, keep=False, kept=0, fill=False, "
                          "extras=None, extra_is_layer=None, resident=None, mapped=None, "
                          "mapped_cells=None)\n--\n\n"
                          "One epoch of batches, in order; `close` or dropping it stops everything."

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import CorruptFileError, LoaderError, ScioWarning
+from scio.errors import ScioError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
-_FILL_BATCH_SIZE = 1024
+_FILL_BATCH_SIZE = 2048  # halved for each try
 # Reading a cell alone decodes the chunks of some tens of others: from so few on all are decoded.
 _GIVEN_SHARE = 32
 _SUMMED = (
@@ -108,8 +108,13 @@ class Residence:
     # --- an epoch
 
     def start(self, epoch: int, *, first_batch: int = 0, plan: str | None = None) -> Run:
-        """Make the loader of an epoch, decoding before it what the plan needs to be resident."""
+        """Make the loader of an epoch, decoding before it what the plan needs to be resident.
+
+        Files that have changed are refused here, because rows that are resident are not read again.
+        """
         self._filled = {}
+        for source in self._loader.dataset.store.sources:
+            source.check_unchanged()
         if plan is None:
             plan = self._plan_of(epoch)
         elif plan == "exact":
@@ -129,7 +134,7 @@ class Residence:
     def _plan_of(self, epoch: int) -> str:
         loader = self._loader
         if loader.is_given:
-            self._hold_for_sampler()
+            self._hold_for_sampler(epoch)
             return "given"
         if loader.shuffle == "exact":
             self._hold_or_refuse()
@@ -146,7 +151,6 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
-            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -203,8 +207,8 @@ class Residence:
         )
         raise ValueError(message)
 
-    def _hold_for_sampler(self) -> None:
-        n_given = self._loader.n_given_cells()
+    def _hold_for_sampler(self, epoch: int) -> None:
+        n_given = self._loader.n_given_cells(epoch)
         if n_given * _GIVEN_SHARE >= len(self._loader.dataset):
             self._hold()
 
@@ -252,15 +256,10 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except (OSError, LoaderError) as error:
+            except (OSError, ScioError) as error:  # broken: the epoch says so, or skips it
                 self._lose_cache(str(error))
                 return None
-            except CorruptFileError as error:
-                if self._loader.on_error == "raise":
-                    raise
-                self._lose_cache(str(error))
-                return None
-            if self._sink is None:  # it has warned of the space that it lacks
+            if self._sink is None:  # there is no room, of which the cache has warned
                 self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
@@ -287,7 +286,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except (OSError, LoaderError) as error:
+        except (OSError, ScioError) as error:  # broken cells are missing, for one
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
@@ -313,7 +312,20 @@ class Residence:
         if not len(cells):
             return
         loader = self._loader
-        core = self._fill_core(cells, keep=compact is not None)
+        core = loader.make_core(
+            0,
+            "none",
+            # a list of all cells would take memory that the plan of the epoch has not counted
+            cells=None if len(cells) == len(loader.dataset.store) else cells,
+            fill=True,
+            keep=False,
+            kept=compact.max_nbytes if compact is not None else 0,
+            # windows hold a batch at least: no longer ones than those that the cap is known to allow
+            batch_size=min(_FILL_BATCH_SIZE, loader.batch_size),
+            drop_last=False,
+            rank=0,
+            world_size=1,
+        )
         core.attach(compact=compact, sink=sink)
         try:
             while loader.take(core) is not None:
@@ -328,24 +340,3 @@ class Residence:
                 self._filled[name] = self._filled.get(name, 0) + stats[name]
             peak = self._filled.get("peak_nbytes", 0)
             self._filled["peak_nbytes"] = max(peak, stats["peak_nbytes"])
-
-    def _fill_core(self, cells: NDArray[np.int64], *, keep: bool) -> _core.Loader:
-        """A loader that decodes cells in file order, in batches as large as the cap allows."""
-        batch_size = _FILL_BATCH_SIZE
-        while True:
-            try:
-                return self._loader.make_core(
-                    0,
-                    "none",
-                    cells=cells,
-                    fill=True,
-                    keep=keep,
-                    batch_size=batch_size,
-                    drop_last=False,
-                    rank=0,
-                    world_size=1,
-                )
-            except ValueError:
-                if batch_size == 1:
-                    raise
-            batch_size //= 4

@@ -50,10 +50,17 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What a saved state remembers of the source, to be compared by equality."""
         matrix = self.core_matrix()
-        parts: dict[str, Any] = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
+        parts: dict[str, Any] = {
+            "n_cells": self.shape[0],
+            "n_genes": self.shape[1],
+            "nnz": matrix.nnz,
+        }
         if matrix.kind == "csr":
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts
+
+    def check_unchanged(self) -> None:
+        """Raise `IOFormatError` when the file is not the one that was opened any more."""
 
     def genes(self) -> NDArray[Any]:
         """Gene names of the matrix's columns, objects of str."""
@@ -110,7 +117,7 @@ class FileSource(Source):
             self._small, self._pid = {}, os.getpid()
         if path not in self._small:
             name = f"{self.name}: {path}"
-            self._small[path] = _core.Matrix.from_dense(handle.read(), name=name)
+            self._small[path] = _core.Matrix.from_dense(np.asarray(handle.read()), name=name)
         return self._small[path]
 
     def _open_track(self, path: str) -> MatrixHandle:
@@ -128,6 +135,9 @@ class FileSource(Source):
     @property
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "nbytes": self._handle.file.core.nbytes}
+
+    def check_unchanged(self) -> None:
+        self._handle.file.core.check_unchanged()
 
     @property
     def handle(self) -> AnnDataFile:

@@ -102,9 +102,7 @@ def test_written_in_the_first_epoch_and_mapped_from_the_second(tmp_path, folder,
 
 @pytest.mark.parametrize("form", ["tokens", "dense", "csr"])
 @pytest.mark.parametrize("shuffle", [True, "block", "exact", False])
-def test_later_loaders_map_it_from_the_start_and_give_the_same_batches(
-    path, folder, form, shuffle
-):
+def test_later_loaders_map_it_from_the_start_and_give_the_same_batches(path, folder, form, shuffle):
     first = make(path, folder, form=form, shuffle=shuffle)
     expected = [epoch_bytes(first) for _ in range(2)]
     if shuffle != "exact":
@@ -195,7 +193,7 @@ def test_layers_and_obsm_are_in_it(tmp_path, folder):
 def test_each_rank_has_a_file_of_its_cells(path, adata, folder):
     for _ in range(2):  # later runs find them
         loaders = [make(path, folder, rank=r, world_size=3, max_memory="2MB") for r in range(3)]
-        for epoch in range(2):
+        for _epoch in range(2):
             union = [i for loader in loaders for i in check_values(loader, adata)]
             assert sorted(set(union)) == list(range(N_CELLS))
             assert len(union) < N_CELLS + 3 * 32  # padding of the last batches

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.data.conftest import rewrite
+from tests.data.processes import child, output
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +25,6 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = sp.random(20_000, 2_000, density=0.05, format="csr", dtype=np.float32, random_state=0)
     x.data = np.ceil(x.data * 5)
     return rewrite(anndata.AnnData(X=x), tmp_path_factory.mktemp("big") / "big.h5ad", chunk=5000)
-
-
-def child(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def output(code: str, *arguments: str) -> str:
-    process = child(code, *arguments)
-    out, err = process.communicate(timeout=110)
-    assert process.returncode == 0, err[-3000:]
-    return out
 
 
 LOOP = """
