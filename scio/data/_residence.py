@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioError, ScioWarning
+from scio.errors import CorruptFileError, LoaderError, ScioWarning
 
 if TYPE_CHECKING:
     from scio.data._cache import FastCache
@@ -256,10 +256,15 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except (OSError, ScioError) as error:  # broken: the epoch says so, or skips it
+            except (OSError, LoaderError) as error:
                 self._lose_cache(str(error))
                 return None
-            if self._sink is None:  # there is no room, of which the cache has warned
+            except CorruptFileError as error:
+                if self._loader.on_error == "raise":
+                    raise
+                self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # it has warned of the space that it lacks
                 self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
@@ -286,7 +291,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except (OSError, ScioError) as error:  # broken cells are missing, for one
+        except (OSError, LoaderError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)

@@ -84,6 +84,71 @@ TEST(tracks_of_given_batches_too)
         }
 }
 
+TEST(rows_without_entries_taken_alone_are_rows_of_zeros)
+{
+    int64_t cells[] = {3, 153, 20, 170}, offsets[] = {0, 1, 2, 2, 4}; /* all are 3 modulo 17 */
+
+    for (int form = 0; form < 3; form++) {
+        data_set d;
+        scio_error err = SCIO_ERROR_INIT;
+        set_up_tracks(&d, "wide", false);
+        d.spec.form = (scio_form)form;
+        d.options.shuffle = SCIO_SHUFFLE_GIVEN;
+        d.options.given_cells = cells;
+        d.options.given_offsets = offsets;
+        d.options.n_given = 4;
+        d.compact = must_make_compact(&d, 4 << 20);
+        scio_loader *const loader = must_make(&d, NULL, 0);
+        CHECK(scio_loader_attach(loader, d.compact, NULL, &err) == SCIO_OK);
+        run_epoch(&d, loader, &one);
+        CHECK(one.status == SCIO_OK && one.n_cells == 4);
+        CHECK_CLEAR(one.err.message);
+        scio_loader_free(loader);
+        d.options.resident = d.compact;
+        run_all(&d, NULL, 0, &two);
+        CHECK(two.hash == one.hash);
+        tear_down(&d);
+    }
+}
+
+/* Blocks of such rows alone take no memory at all. */
+TEST(sparse_rows_beside_the_main_one_may_all_be_empty)
+{
+    const char *const names[] = {"f4", "wide"};
+    const int64_t empty[] = {3, 20, 37, 54, 122, 153, 170, 187, 289};
+
+    for (int shuffle = 0; shuffle < 3; shuffle++)
+        for (int form = 0; form < 3; form++)
+            for (int selected = 0; selected < 2; selected++) {
+                data_set d;
+                scio_error err = SCIO_ERROR_INIT;
+                set_up(&d, names, 2, false);
+                d.options.n_extras = 1; /* 90 columns that are no genes */
+                for (size_t s = 0; s < 2; s++) {
+                    d.extra_sets[s] = &track_fixtures[1];
+                    d.extras[s] = open_track(&track_fixtures[1]);
+                }
+                d.spec.form = (scio_form)form;
+                d.options.shuffle = (scio_shuffle_mode)shuffle;
+                run_all(&d, selected ? empty : NULL, selected ? 9 : 0, &one);
+                CHECK(one.n_cells == (selected ? 9 : 300));
+                if (shuffle != SCIO_SHUFFLE_EXACT) {
+                    scio_compact *const compact = must_make_compact(&d, 4 << 20);
+                    scio_loader *const loader =
+                        must_make(&d, selected ? empty : NULL, selected ? 9 : 0);
+                    CHECK(scio_loader_attach(loader, compact, NULL, &err) == SCIO_OK);
+                    run_epoch(&d, loader, &two);
+                    CHECK(two.status == SCIO_OK && two.hash == one.hash);
+                    scio_loader_free(loader);
+                    d.options.resident = compact;
+                    run_all(&d, selected ? empty : NULL, selected ? 9 : 0, &two);
+                    CHECK(two.hash == one.hash);
+                    scio_compact_release(compact);
+                }
+                tear_down(&d);
+            }
+}
+
 TEST(a_store_filled_by_batches_gives_the_same_bytes)
 {
     for (size_t second = 0; second < 2; second++)

@@ -309,3 +309,62 @@ TEST(workers_that_wait_for_groups_of_their_own_pool_do_not_starve)
         scio_pool_free(pool);
     }
 }
+
+typedef struct stuck_job {
+    scio_job job;
+    atomic_int *n_inside, *is_held;
+} stuck_job;
+
+static void
+run_stuck_job(scio_job *job, size_t slot)
+{
+    stuck_job *const self = (stuck_job *)job;
+
+    (void)slot;
+    atomic_fetch_add(self->n_inside, 1);
+    while (atomic_load(self->is_held) != 0)
+        sleep_ms(1);
+    atomic_fetch_sub(self->n_inside, 1);
+}
+
+/* The pool works on with as many threads as before, and has no more when the jobs have ended. */
+TEST(workers_of_an_abandoned_group_are_replaced)
+{
+    for (size_t n_threads = 1; n_threads < 4; n_threads++) {
+        const int64_t n_before = live_threads();
+        scio_pool *pool = new_pool(n_threads);
+        scio_group *stuck = new_group(pool, n_threads), *other;
+        atomic_int n_inside = 0, is_held = 1, n_run = 0;
+        stuck_job jobs[6];
+        nest_job more[8];
+
+        for (int i = 0; i < 6; i++) {
+            jobs[i] = (stuck_job){{run_stuck_job, NULL}, &n_inside, &is_held};
+            scio_group_submit(stuck, &jobs[i].job, SCIO_PRIORITY_LOW);
+        }
+        while (atomic_load(&n_inside) < (int)n_threads)
+            sleep_ms(1);
+        CHECK(!scio_group_wait_ms(stuck, 1));
+        scio_group_abandon(stuck);
+        scio_group_abandon(stuck); /* counted once */
+        CHECK(scio_pool_n_threads(pool) == n_threads);
+        CHECK(live_threads() == n_before + 2 * (int64_t)n_threads);
+        other = new_group(pool, n_threads);
+        for (int i = 0; i < 8; i++) {
+            more[i] = (nest_job){{run_nest_job, NULL}, pool, 1, &n_run};
+            scio_group_submit(other, &more[i].job, SCIO_PRIORITY_LOW);
+        }
+        scio_group_wait(other);
+        CHECK(atomic_load(&n_run) == 8 * 4);
+        CHECK(scio_pool_resize(pool, n_threads + 1, NULL) == SCIO_OK);
+        CHECK(live_threads() == n_before + 2 * (int64_t)n_threads + 1);
+        atomic_store(&is_held, 0);
+        CHECK(scio_group_wait_ms(stuck, 10000));
+        CHECK(atomic_load(&n_inside) == 0);
+        scio_group_free(stuck);
+        CHECK(threads_become(n_before + (int64_t)n_threads + 1));
+        scio_group_free(other);
+        scio_pool_free(pool);
+        CHECK(live_threads() == n_before);
+    }
+}

@@ -36,8 +36,8 @@ cells = CellDataset(scio.open(source), None)
 n_cells = len(cells)
 
 def loader_of(data=cells, **settings):
-    settings = {"form": "csr", "to": "numpy", "drop_last": False, "max_memory": 4_000_000,
-                "shuffle": "block", "block_bytes": 20_000, **settings}
+    settings = {"form": "csr", "to": "numpy", "drop_last": False, "max_memory": 2_300_000,
+                "shuffle": "block", "block_bytes": 2_000, **settings}
     return CellDataLoader(data, 16, **settings)
 
 def check(data, n):
@@ -148,7 +148,7 @@ def test_ctrl_c_stops_a_loader_whose_storage_hangs(files, threads, where):
     process = child(
         HANGS
         + f"""
-loader = loader_of(num_workers={threads}, shuffle="{where}", max_memory="64MB", block_bytes=20_000)
+loader = loader_of(num_workers={threads}, shuffle="{where}", max_memory="64MB")
 source.is_stuck = True
 print("ready", flush=True)
 try:
