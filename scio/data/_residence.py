@@ -151,7 +151,6 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
-            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
