@@ -362,6 +362,7 @@ class Loader:
         dtype: str | None = None,
         index_dtype: str | None = None,
         keep: bool = False,
+        kept: int = 0,
         fill: bool = False,
         extras: Sequence[Matrix] | None = None,
         extra_is_layer: NDArray[np.bool_] | None = None,

@@ -36,6 +36,22 @@ scio_add_u64(uint64_t a, uint64_t b, uint64_t *sum_out)
     return !__builtin_add_overflow(a, b, sum_out);
 }
 
+uint64_t
+scio_mul_capped(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+
+    return scio_mul_u64(a, b, &product) && product < SCIO_TOO_MANY ? product : SCIO_TOO_MANY;
+}
+
+uint64_t
+scio_add_capped(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+
+    return scio_add_u64(a, b, &sum) && sum < SCIO_TOO_MANY ? sum : SCIO_TOO_MANY;
+}
+
 #ifdef SCIO_TESTING
 
 static atomic_size_t n_asked;

@@ -14,6 +14,11 @@ bool scio_mul_size(size_t a, size_t b, size_t *product_out);
 bool scio_add_size(size_t a, size_t b, size_t *sum_out);
 bool scio_mul_u64(uint64_t a, uint64_t b, uint64_t *product_out);
 bool scio_add_u64(uint64_t a, uint64_t b, uint64_t *sum_out);
+/* For estimates from shapes that nobody has checked: what no memory can be is SCIO_TOO_MANY, and
+ * a few of them may be added without overflow. */
+#define SCIO_TOO_MANY (UINT64_MAX / 64)
+uint64_t scio_mul_capped(uint64_t a, uint64_t b);
+uint64_t scio_add_capped(uint64_t a, uint64_t b);
 
 /* `*out` = n_items * itemsize bytes, 64-byte aligned, content undefined; a request of 0 bytes gives
  * a valid pointer.  `*out` is NULL after an error (ENOMEM, also on overflow). */

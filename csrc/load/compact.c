@@ -2,12 +2,11 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "load/compact_row.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <string.h>
 
 #define MAX_SLAB_NBYTES ((uint64_t)4 << 20)
 #define MIN_SLAB_NBYTES ((uint64_t)64 << 10)
@@ -17,21 +16,13 @@ enum {
     ROWS_OF_A_SLAB = 64  /* a longer row gets memory of its own: little is left over at the end */
 };
 
-typedef struct row_head {
-    uint32_t n_items;
-    uint8_t value_dtype, index_dtype; /* index_dtype NONE: a dense row */
-    uint16_t unused;
-} row_head; /* values behind it, then indices */
-
-_Static_assert(sizeof(row_head) == 8, "values behind it are aligned for 8 bytes");
-
 struct scio_compact {
     atomic_size_t n_refs;
     int64_t n_cells;
     size_t n_tracks;
     uint64_t max_nbytes, max_row_nbytes; /* of all; of the rows, without what slabs leave over */
     uint64_t slab_nbytes;
-    _Atomic(row_head *) *places; /* [n_cells * n_tracks] NULL = missing */
+    _Atomic(scio_row_head *) *places; /* [n_cells * n_tracks] NULL = missing */
     atomic_bool is_full;
     pthread_mutex_t mutex;
     bool has_mutex;
@@ -44,13 +35,7 @@ struct scio_compact {
 };
 
 /* Rows that are being written, and cells that could not be decoded. */
-static row_head CLAIMED, BROKEN;
-
-static uint64_t
-round_up(uint64_t nbytes, uint64_t unit)
-{
-    return (nbytes + unit - 1) / unit * unit;
-}
+static scio_row_head CLAIMED, BROKEN;
 
 /* ---- life ---- */
 
@@ -65,15 +50,15 @@ choose_slab(uint64_t max_nbytes)
     return nbytes;
 }
 
-/* What an empty store takes and the first slab will; UINT64_MAX when no number can say. */
-static uint64_t
-fixed_nbytes(int64_t n_cells, size_t n_tracks, uint64_t slab_nbytes)
+/* The first slab counts as there; UINT64_MAX when no number can say. */
+uint64_t
+scio_compact_empty_nbytes(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes)
 {
     uint64_t nbytes;
 
     if (!scio_mul_u64((uint64_t)n_cells, n_tracks, &nbytes) ||
-        !scio_mul_u64(nbytes, sizeof(row_head *), &nbytes) ||
-        !scio_add_u64(nbytes, slab_nbytes + sizeof(scio_compact), &nbytes))
+        !scio_mul_u64(nbytes, sizeof(scio_row_head *), &nbytes) ||
+        !scio_add_u64(nbytes, choose_slab(max_nbytes) + sizeof(scio_compact), &nbytes))
         return UINT64_MAX;
     return nbytes;
 }
@@ -83,7 +68,7 @@ scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes, scio_com
                  scio_error *err)
 {
     const uint64_t slab_nbytes = choose_slab(max_nbytes);
-    const uint64_t fixed = fixed_nbytes(n_cells, n_tracks, slab_nbytes);
+    const uint64_t fixed = scio_compact_empty_nbytes(n_cells, n_tracks, max_nbytes);
     scio_compact *compact = NULL;
     scio_status status;
 
@@ -142,173 +127,7 @@ scio_compact_release(scio_compact *compact)
     scio_mem_free(compact);
 }
 
-/* ---- how narrow a row is ---- */
-
-#define ALL_FIT(name, ctype)                                                                       \
-    static bool name(const void *values, size_t n_items, ctype most)                               \
-    {                                                                                              \
-        const ctype *const in = values;                                                            \
-        bool is_bad = false;                                                                       \
-        for (size_t i = 0; i < n_items; i++)                                                       \
-            is_bad |= !(in[i] >= 0 && in[i] <= most);                                              \
-        return !is_bad;                                                                            \
-    }
-#define ALL_FIT_UNSIGNED(name, ctype)                                                              \
-    static bool name(const void *values, size_t n_items, ctype most)                               \
-    {                                                                                              \
-        const ctype *const in = values;                                                            \
-        bool is_bad = false;                                                                       \
-        for (size_t i = 0; i < n_items; i++)                                                       \
-            is_bad |= in[i] > most;                                                                \
-        return !is_bad;                                                                            \
-    }
-ALL_FIT(fit_i16, int16_t)
-ALL_FIT(fit_i32, int32_t)
-ALL_FIT(fit_i64, int64_t)
-ALL_FIT_UNSIGNED(fit_u16, uint16_t)
-ALL_FIT_UNSIGNED(fit_u32, uint32_t)
-ALL_FIT_UNSIGNED(fit_u64, uint64_t)
-
-/* Integers from 0 to `most`; -0.0 is none of them, or it would come back as 0.0. */
-#define ALL_FIT_FLOAT(name, ctype)                                                                 \
-    static bool name(const void *values, size_t n_items, ctype most)                               \
-    {                                                                                              \
-        const ctype *const in = values;                                                            \
-        bool is_bad = false;                                                                       \
-        for (size_t i = 0; i < n_items; i++) {                                                     \
-            const ctype value = in[i] >= 0 && in[i] <= most ? in[i] : (ctype)0.5;                  \
-            is_bad |= (ctype)(int32_t)value != value || signbit(value);                            \
-        }                                                                                          \
-        return !is_bad;                                                                            \
-    }
-ALL_FIT_FLOAT(fit_f32, float)
-ALL_FIT_FLOAT(fit_f64, double)
-
-static bool
-do_values_fit(const scio_row *row, uint16_t most)
-{
-    switch (row->value_dtype) {
-    case SCIO_I16:
-        return fit_i16(row->values, row->n_items, most > INT16_MAX ? INT16_MAX : (int16_t)most);
-    case SCIO_I32:
-        return fit_i32(row->values, row->n_items, most);
-    case SCIO_I64:
-        return fit_i64(row->values, row->n_items, most);
-    case SCIO_U16:
-        return fit_u16(row->values, row->n_items, most);
-    case SCIO_U32:
-        return fit_u32(row->values, row->n_items, most);
-    case SCIO_U64:
-        return fit_u64(row->values, row->n_items, most);
-    case SCIO_F32:
-        return fit_f32(row->values, row->n_items, most);
-    case SCIO_F64:
-        return fit_f64(row->values, row->n_items, most);
-    default:
-        return false;
-    }
-}
-
-static scio_dtype
-value_dtype_of(const scio_row *row)
-{
-    const size_t itemsize = scio_dtype_itemsize(row->value_dtype);
-
-    if (itemsize > 1 && do_values_fit(row, UINT8_MAX))
-        return SCIO_U8;
-    if (itemsize > 2 && do_values_fit(row, UINT16_MAX))
-        return SCIO_U16;
-    return row->value_dtype;
-}
-
-static scio_dtype
-index_dtype_of(const scio_row *row)
-{
-    bool is_narrow = true;
-
-    if (row->indices == NULL)
-        return SCIO_DTYPE_NONE;
-    if (row->index_dtype == SCIO_U32)
-        is_narrow = fit_u32(row->indices, row->n_items, UINT16_MAX);
-    else if (row->index_dtype == SCIO_I32)
-        is_narrow = fit_i32(row->indices, row->n_items, UINT16_MAX);
-    else if (row->index_dtype == SCIO_I64)
-        is_narrow = fit_i64(row->indices, row->n_items, UINT16_MAX);
-    return is_narrow ? SCIO_U16 : SCIO_U32;
-}
-
 /* ---- writing ---- */
-
-#define COPY(name, from, to)                                                                       \
-    static void name(const void *restrict src, void *restrict dst, size_t n_items)                 \
-    {                                                                                              \
-        const from *restrict in = src;                                                             \
-        to *restrict out = dst;                                                                    \
-        for (size_t i = 0; i < n_items; i++)                                                       \
-            out[i] = (to)in[i];                                                                    \
-    }
-COPY(u16_to_u8, uint16_t, uint8_t)
-COPY(f32_to_u8, float, uint8_t)
-COPY(f32_to_u16, float, uint16_t)
-COPY(u32_to_u16, uint32_t, uint16_t)
-COPY(i32_to_u16, int32_t, uint16_t)
-COPY(i64_to_u16, int64_t, uint16_t)
-COPY(i64_to_u32, int64_t, uint32_t)
-
-/* The items fit, as was found out before. */
-static void
-copy_items(scio_dtype from, const void *src, scio_dtype to, void *dst, size_t n_items)
-{
-    if (from == to || (from == SCIO_I32 && to == SCIO_U32))
-        memcpy(dst, src, n_items * scio_dtype_itemsize(to));
-    else if (from == SCIO_U16 && to == SCIO_U8)
-        u16_to_u8(src, dst, n_items);
-    else if (from == SCIO_F32 && to == SCIO_U8)
-        f32_to_u8(src, dst, n_items);
-    else if (from == SCIO_F32 && to == SCIO_U16)
-        f32_to_u16(src, dst, n_items);
-    else if (from == SCIO_U32 && to == SCIO_U16)
-        u32_to_u16(src, dst, n_items);
-    else if (from == SCIO_I32 && to == SCIO_U16)
-        i32_to_u16(src, dst, n_items);
-    else if (from == SCIO_I64 && to == SCIO_U16)
-        i64_to_u16(src, dst, n_items);
-    else if (from == SCIO_I64 && to == SCIO_U32)
-        i64_to_u32(src, dst, n_items);
-    else
-        (void)!scio_cast(from, src, to, dst, n_items, NULL);
-}
-
-typedef struct row_layout {
-    scio_dtype value_dtype, index_dtype;
-    uint64_t index_offset, nbytes;
-} row_layout;
-
-static row_layout
-lay_row(const scio_row *row)
-{
-    row_layout layout = {value_dtype_of(row), index_dtype_of(row), 0, 0};
-
-    layout.index_offset =
-        round_up(sizeof(row_head) + row->n_items * scio_dtype_itemsize(layout.value_dtype), 4);
-    layout.nbytes =
-        round_up(layout.index_offset + row->n_items * scio_dtype_itemsize(layout.index_dtype), 8);
-    return layout;
-}
-
-static row_head *
-write_row(const scio_row *row, const row_layout *layout, char *memory)
-{
-    row_head *const head = (row_head *)(void *)memory;
-
-    *head = (row_head){(uint32_t)row->n_items, (uint8_t)layout->value_dtype,
-                       (uint8_t)layout->index_dtype, 0};
-    copy_items(row->value_dtype, row->values, layout->value_dtype, head + 1, row->n_items);
-    if (row->indices != NULL)
-        copy_items(row->index_dtype, row->indices, layout->index_dtype,
-                   memory + layout->index_offset, row->n_items);
-    return head;
-}
 
 static char *
 new_slab_locked(scio_compact *compact, uint64_t nbytes)
@@ -364,7 +183,7 @@ take_place(scio_compact *compact, uint64_t nbytes)
     return place;
 }
 
-static _Atomic(row_head *) *
+static _Atomic(scio_row_head *) *
 places_of(const scio_compact *compact, int64_t cell)
 {
     return &compact->places[(size_t)cell * compact->n_tracks];
@@ -373,23 +192,23 @@ places_of(const scio_compact *compact, int64_t cell)
 static bool
 claim(scio_compact *compact, int64_t cell)
 {
-    row_head *expected = NULL;
+    scio_row_head *expected = NULL;
 
     return atomic_compare_exchange_strong(places_of(compact, cell), &expected, &CLAIMED);
 }
 
 /* NULL when it does not fit. */
-static row_head *
+static scio_row_head *
 keep_row(scio_compact *compact, const scio_row *row)
 {
     if (row->n_items > UINT32_MAX) { /* a head could not say how long it is */
         atomic_store_explicit(&compact->is_full, true, memory_order_relaxed);
         return NULL;
     }
-    const row_layout layout = lay_row(row);
+    const scio_row_layout layout = scio_row_lay(row);
     char *const place = take_place(compact, layout.nbytes);
 
-    return place != NULL ? write_row(row, &layout, place) : NULL;
+    return place != NULL ? scio_row_write(row, &layout, place) : NULL;
 }
 
 /* The row of the first track comes last: who finds it finds all. */
@@ -399,7 +218,7 @@ scio_compact_put(scio_compact *compact, int64_t cell, const scio_row *rows)
     if (scio_compact_is_full(compact) || !claim(compact, cell))
         return;
     for (size_t t = compact->n_tracks; t-- > 0;) {
-        row_head *const head = keep_row(compact, &rows[t]);
+        scio_row_head *const head = keep_row(compact, &rows[t]);
         if (head == NULL) {
             atomic_store_explicit(places_of(compact, cell), NULL, memory_order_release);
             return;
@@ -426,7 +245,8 @@ scio_compact_is_full(const scio_compact *compact)
 scio_compact_state
 scio_compact_find(const scio_compact *compact, int64_t cell, size_t i_track, scio_row *row)
 {
-    const row_head *head = atomic_load_explicit(places_of(compact, cell), memory_order_acquire);
+    const scio_row_head *head =
+        atomic_load_explicit(places_of(compact, cell), memory_order_acquire);
 
     if (head == NULL || head == &CLAIMED)
         return SCIO_COMPACT_MISSING;
@@ -436,15 +256,7 @@ scio_compact_find(const scio_compact *compact, int64_t cell, size_t i_track, sci
         return SCIO_COMPACT_HELD;
     if (i_track > 0)
         head = atomic_load_explicit(&places_of(compact, cell)[i_track], memory_order_relaxed);
-    row->value_dtype = (scio_dtype)head->value_dtype;
-    row->index_dtype = (scio_dtype)head->index_dtype;
-    row->n_items = head->n_items;
-    row->values = head + 1;
-    row->indices = NULL;
-    if (row->index_dtype != SCIO_DTYPE_NONE)
-        row->indices =
-            (const char *)head +
-            round_up(sizeof *head + row->n_items * scio_dtype_itemsize(row->value_dtype), 4);
+    scio_row_read(head, row);
     row->cell = cell;
     return SCIO_COMPACT_HELD;
 }
@@ -507,28 +319,19 @@ scio_compact_max_nbytes(const scio_compact *compact)
 
 /* ---- bounds ---- */
 
-/* Shapes come from files: what no memory can be is one large number, and sums of it are no less. */
-static uint64_t
-bytes_of(uint64_t n, uint64_t itemsize)
-{
-    const uint64_t most = UINT64_MAX / 16;
-    uint64_t nbytes;
-
-    return scio_mul_u64(n, itemsize, &nbytes) && nbytes < most ? nbytes : most;
-}
-
 uint64_t
 scio_compact_least_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense)
 {
-    return bytes_of(n_cells, sizeof(row_head *) + sizeof(row_head)) +
-           bytes_of(n_items, is_dense ? 1 : 3);
+    return scio_mul_capped(n_cells, sizeof(scio_row_head *) + sizeof(scio_row_head)) +
+           scio_mul_capped(n_items, is_dense ? 1 : 3);
 }
 
 uint64_t
 scio_compact_most_nbytes(uint64_t n_cells, uint64_t n_items, bool is_dense, size_t value_itemsize)
 {
-    const uint64_t rows = bytes_of(n_cells, sizeof(row_head) + 12) +
-                          bytes_of(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
+    const uint64_t rows =
+        scio_mul_capped(n_cells, sizeof(scio_row_head) + 12) +
+        scio_mul_capped(n_items, value_itemsize + (is_dense ? 0 : sizeof(uint32_t)));
 
-    return bytes_of(n_cells, sizeof(row_head *)) + rows + rows / 32;
+    return scio_mul_capped(n_cells, sizeof(scio_row_head *)) + rows + rows / 32;
 }

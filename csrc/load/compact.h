@@ -28,6 +28,8 @@ typedef enum scio_compact_state {
  * max_nbytes; EINVAL naming the bytes needed when not even an empty one fits. */
 SCIO_MUST_CHECK scio_status scio_compact_new(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes,
                                              scio_compact **out, scio_error *err);
+/* What one takes when it is empty: the least limit that works. */
+uint64_t scio_compact_empty_nbytes(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes);
 scio_compact *scio_compact_retain(scio_compact *compact); /* NULL allowed */
 void scio_compact_release(scio_compact *compact);         /* NULL allowed */
 

@@ -45,13 +45,19 @@ check_spec(const scio_collate_spec *spec, scio_error *err)
 
 /* ---- parts ---- */
 
-void
-scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink)
+scio_status
+scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink, scio_error *err)
 {
+    if (compact != NULL)
+        SCIO_TRY(scio_loader_check_compact(loader, compact, err));
+    if (sink != NULL && scio_sink_n_tracks(sink) != loader->n_tracks)
+        return scio_fail(err, SCIO_EINVAL, "the sink has %zu tracks, the loader %zu",
+                         scio_sink_n_tracks(sink), loader->n_tracks);
     scio_compact_release(loader->compact);
     scio_sink_release(loader->sink);
     loader->compact = scio_compact_retain(compact);
     loader->sink = scio_sink_retain(sink);
+    return SCIO_OK;
 }
 
 scio_loader_keep
@@ -92,7 +98,8 @@ plan_sources(scio_loader *loader, scio_plan_source *sources, scio_plan_track *tr
     const scio_plan_options plan_options = {
         options->batch_size, options->drop_last,    options->shuffle,
         options->seed,       options->epoch,        options->rank,
-        options->world_size, options->block_nbytes, 0};
+        options->world_size, options->block_nbytes, 0,
+        options->is_keeping};
 
     for (size_t i = 0; i < loader->n_matrices; i++) {
         for (size_t t = 0; t < n_tracks; t++)

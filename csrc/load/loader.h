@@ -90,8 +90,10 @@ typedef struct scio_loader_keep {
 } scio_loader_keep;
 scio_loader_keep scio_loader_keep_of(const scio_loader *loader);
 /* Before the first batch: every row that is decoded is also put there (each may be NULL; retained).
- * In GIVEN mode rows that the store holds are not decoded. */
-void scio_loader_attach(scio_loader *loader, scio_compact *compact, scio_sink *sink);
+ * In GIVEN mode rows that the store holds are not decoded.  EINVAL for one of other cells or
+ * tracks. */
+SCIO_MUST_CHECK scio_status scio_loader_attach(scio_loader *loader, scio_compact *compact,
+                                               scio_sink *sink, scio_error *err);
 /* Cancels and waits at most timeout_ms for the jobs that run.  False: some go on, their storage may
  * hang; other threads take their place in the pool, and scio_loader_free would wait for them. */
 bool scio_loader_stop(scio_loader *loader, unsigned timeout_ms);

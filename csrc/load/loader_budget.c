@@ -17,6 +17,7 @@
 
 enum {
     RUN_NBYTES = 1 << 20,       /* of one coalesced read (window_decode.c) */
+    QUEUE_STATES = 4,           /* the part of what is left that batches' states may take: 1 / 4 */
     DECODER_NBYTES = 128 << 10, /* state of the decoders of a thread */
     ROW_ITEM_NBYTES = 32,       /* scratch of collation for an item of the longest row */
     FLAT_ITEM_NBYTES = 8        /* and for each finished one that waits for its place */
@@ -33,17 +34,18 @@ scio_loader_batch_bound(const scio_collate_spec *spec, uint64_t n_cells, uint64_
                         uint64_t longest)
 {
     const uint64_t n_ids = (uint64_t)spec->n_ids, max_genes = (uint64_t)spec->max_genes;
-    const uint64_t each = n_cells * (2 * sizeof(int64_t) + 1) + 4096;
+    const uint64_t each = scio_mul_capped(n_cells, 2 * sizeof(int64_t) + 1) + 4096;
     uint64_t width = longest < n_ids ? longest : n_ids;
 
     switch (spec->form) {
     case SCIO_FORM_TOKENS:
         width = max_genes > 0 ? max_genes : width;
-        return each + n_cells * width * (sizeof(float) + 2 * sizeof(int64_t));
+        return each + scio_mul_capped(scio_mul_capped(n_cells, width),
+                                      sizeof(float) + 2 * sizeof(int64_t));
     case SCIO_FORM_DENSE:
-        return each + n_cells * (n_ids - (uint64_t)spec->first_id) * sizeof(float);
+        return each + scio_mul_capped(n_cells, (n_ids - (uint64_t)spec->first_id) * sizeof(float));
     default:
-        return each + sizeof(int64_t) + n_items * (sizeof(float) + sizeof(int32_t));
+        return each + sizeof(int64_t) + scio_mul_capped(n_items, sizeof(float) + sizeof(int32_t));
     }
 }
 
@@ -57,7 +59,8 @@ extra_bound(const scio_loader *loader, size_t i_track, uint64_t n_cells, uint64_
 
     if (!loader->is_layer[i_track])
         return 4096 +
-               n_cells * (uint64_t)scio_loader_matrix(loader, 0, i_track)->n_cols * sizeof(float);
+               scio_mul_capped(n_cells, (uint64_t)scio_loader_matrix(loader, 0, i_track)->n_cols *
+                                            sizeof(float));
     return spec->form == SCIO_FORM_TOKENS ? bound / 4 + 4096 : bound; /* one array of those */
 }
 
@@ -94,13 +97,16 @@ slot_nbytes(scio_loader *loader, uint64_t longest_row, uint64_t n_items, uint64_
         run = (all < read ? all : read) > run ? (all < read ? all : read) : run;
     }
     loader->h5_nbytes = run + 2 * unit + DECODER_NBYTES;
+    const uint64_t fixed =
+        loader->h5_nbytes + sizeof(scio_loader_slot) +
+        scio_mul_capped(n_cells, loader->n_tracks * sizeof(scio_row) + sizeof(int64_t) + 1);
+    if (loader->options.is_fill) /* nothing is collated */
+        return fixed;
     /* only token rows as wide as the longest of them wait for one another */
-    const bool has_all =
-        loader->spec.form == SCIO_FORM_TOKENS && loader->spec.max_genes == 0;
+    const bool has_all = loader->spec.form == SCIO_FORM_TOKENS && loader->spec.max_genes == 0;
     const uint64_t n_flat = has_all ? n_items : longest_row;
-    return loader->h5_nbytes + longest_row * ROW_ITEM_NBYTES + n_flat * FLAT_ITEM_NBYTES +
-           n_cells * (loader->n_tracks * sizeof(scio_row) + sizeof(int64_t) + 1) +
-           sizeof(scio_loader_slot);
+    return fixed + scio_mul_capped(longest_row, ROW_ITEM_NBYTES) +
+           scio_mul_capped(n_flat, FLAT_ITEM_NBYTES);
 }
 
 static scio_status
@@ -163,12 +169,12 @@ static void
 share_rest(scio_loader *loader, uint64_t cap, uint64_t used, uint64_t slot)
 {
     const uint64_t rest = cap - used - loader->worst_nbytes;
-    const uint64_t slot_room = rest / slot;
+    const uint64_t slot_room = less(rest, QUEUE_STATES * sizeof(scio_loader_batch)) / slot;
     uint64_t queue;
 
     if (loader->n_slots > slot_room)
         loader->n_slots = slot_room > 0 ? (size_t)slot_room : 1;
-    queue = (rest - loader->n_slots * slot) / 4 / sizeof(scio_loader_batch);
+    queue = (rest - loader->n_slots * slot) / QUEUE_STATES / sizeof(scio_loader_batch);
     if (loader->n_queue > queue)
         loader->n_queue = queue > 0 ? (size_t)queue : 1;
     loader->fixed_nbytes = used + loader->n_slots * slot;
@@ -191,16 +197,21 @@ add_bounds(const scio_loader *loader, size_t i_source, size_t i_track, const int
     uint64_t n_items = 0;
 
     if (is_dense)
-        n_items = (uint64_t)n_cells * (uint64_t)matrix->n_cols;
+        n_items = scio_mul_capped(n_cells, (uint64_t)matrix->n_cols);
     else if (cells == NULL)
         n_items = (uint64_t)matrix->nnz;
     else
         for (size_t i = 0; i < n_cells; i++)
             n_items +=
                 (uint64_t)(matrix->indptr[cells[i] - first + 1] - matrix->indptr[cells[i] - first]);
-    bounds->least_nbytes += scio_compact_least_nbytes(n_cells, n_items, is_dense);
-    bounds->most_nbytes += scio_compact_most_nbytes(n_cells, n_items, is_dense,
-                                                    scio_dtype_itemsize(matrix->data_dtype));
+    /* rows of given lists come as CSR, also those of a dense matrix: they may be empty or full */
+    const bool is_taken = loader->options.shuffle == SCIO_SHUFFLE_GIVEN;
+    const uint64_t least =
+        scio_compact_least_nbytes(n_cells, is_dense && is_taken ? 0 : n_items, is_dense);
+    const uint64_t most = scio_compact_most_nbytes(n_cells, n_items, is_dense && !is_taken,
+                                                   scio_dtype_itemsize(matrix->data_dtype));
+    bounds->least_nbytes = scio_add_capped(bounds->least_nbytes, least);
+    bounds->most_nbytes = scio_add_capped(bounds->most_nbytes, most);
 }
 
 /* Least and most bytes of a store of all cells of a rank.  Its table has a place for every cell. */
@@ -230,8 +241,10 @@ bound_keep(const scio_loader *loader, const int64_t *cells, size_t n_cells)
     bounds.least_nbytes /= n_ranks;
     /* parts of ranks differ: a tenth more is a guess that costs nothing but certainty */
     bounds.most_nbytes = n_ranks > 1 ? bounds.most_nbytes / n_ranks / 10 * 11 : bounds.most_nbytes;
-    bounds.most_nbytes += n_all * loader->n_tracks * sizeof(void *) + SCIO_COMPACT_SPARE_NBYTES;
-    bounds.least_nbytes += (n_all - n_all / n_ranks) * loader->n_tracks * sizeof(void *);
+    bounds.most_nbytes +=
+        scio_mul_capped(n_all, loader->n_tracks * sizeof(void *)) + SCIO_COMPACT_SPARE_NBYTES;
+    bounds.least_nbytes +=
+        scio_mul_capped(n_all - n_all / n_ranks, loader->n_tracks * sizeof(void *));
     return bounds;
 }
 
@@ -241,7 +254,8 @@ static void
 choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t slot)
 {
     const uint64_t cap = loader->options.max_memory;
-    const uint64_t others = cap / 4 + 2 * loader->worst_nbytes + 2 * slot;
+    const uint64_t room = less(cap, cap / 4 + 2 * loader->worst_nbytes + 2 * slot);
+    const int64_t n_all = loader->first_cells[loader->n_matrices];
 
     if (!loader->options.is_keeping && loader->options.kept_nbytes == 0)
         return;
@@ -251,9 +265,10 @@ choose_keep(scio_loader *loader, const int64_t *cells, size_t n_cells, uint64_t 
         return;
     }
     const uint64_t least = loader->keep.least_nbytes;
-    if (least == 0 || others >= cap || least + (cap - others) / 32 > cap - others)
+    if (least == 0 || least + room / 32 > room ||
+        room < scio_compact_empty_nbytes(n_all, loader->n_tracks, room))
         return;
-    loader->keep.nbytes = cap - others;
+    loader->keep.nbytes = room;
 }
 
 /* What stores that are there already may take: their own limit, so that no race between threads
@@ -294,8 +309,9 @@ planned_bound(const scio_loader *loader, uint64_t n_cells)
                                               (uint64_t)extents[0].longest_row);
 
     for (size_t t = 1; t < loader->n_tracks; t++)
-        nbytes += sizeof(scio_batch_extra) + extra_bound(loader, t, n_cells, extents[t].batch_items,
-                                                         (uint64_t)extents[0].longest_row);
+        nbytes = scio_add_capped(nbytes, sizeof(scio_batch_extra) +
+                                             extra_bound(loader, t, n_cells, extents[t].batch_items,
+                                                         (uint64_t)extents[0].longest_row));
     return nbytes;
 }
 
@@ -335,7 +351,8 @@ scio_loader_plan_budget(scio_loader *loader, const int64_t *cells, size_t n_cell
 
     loader->worst_nbytes =
         loader->options.is_fill ? sizeof(scio_batch) : planned_bound(loader, n_of_batch);
-    const uint64_t least_rest = loader->worst_nbytes + slot + sizeof(scio_loader_batch) * 4;
+    const uint64_t least_rest =
+        loader->worst_nbytes + slot + QUEUE_STATES * sizeof(scio_loader_batch);
     choose_keep(loader, cells, n_cells, slot);
     status =
         lay_within(loader, less(cap, loader->keep.nbytes), least_rest, &least_windows, &failure);
@@ -369,6 +386,16 @@ typedef struct given_sizes {
     uint64_t n_cells, n_items, longest, held;
 } given_sizes;
 
+/* Whether the row is read into memory of the batch, with all its tracks. */
+static bool
+will_be_taken(const scio_loader *loader, size_t i_source, int64_t cell)
+{
+    if (loader->mapped != NULL || scio_loader_is_in_memory(loader, i_source))
+        return false;
+    return loader->resident == NULL ||
+           scio_compact_find(loader->resident, cell, 0, NULL) == SCIO_COMPACT_MISSING;
+}
+
 static void
 measure_given(const scio_loader *loader, size_t i_batch, given_sizes *most)
 {
@@ -376,16 +403,18 @@ measure_given(const scio_loader *loader, size_t i_batch, given_sizes *most)
     given_sizes sizes = {(uint64_t)(end - begin), 0, 0, 0};
 
     for (int64_t i = begin; i < end; i++) {
-        const size_t s = scio_loader_source_at(loader, loader->given_cells[i]);
-        const int64_t row = loader->given_cells[i] - loader->first_cells[s];
+        const int64_t cell = loader->given_cells[i];
+        const size_t s = scio_loader_source_at(loader, cell);
+        const int64_t row = cell - loader->first_cells[s];
+        const bool is_taken = will_be_taken(loader, s, cell);
         for (size_t t = 0; t < loader->n_tracks; t++) {
             const scio_matrix *const matrix = scio_loader_matrix(loader, s, t);
             const uint64_t n = matrix->indptr != NULL
                                    ? (uint64_t)(matrix->indptr[row + 1] - matrix->indptr[row])
                                    : (uint64_t)matrix->n_cols;
-            sizes.n_items += n;
+            sizes.n_items = scio_add_capped(sizes.n_items, n);
             sizes.longest = n > sizes.longest ? n : sizes.longest;
-            if (matrix->is_in_file && !loader->is_resident)
+            if (is_taken)
                 sizes.held += n * (scio_dtype_itemsize(matrix->data_dtype) + 8) + 24;
         }
     }
@@ -410,9 +439,11 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
         scio_loader_batch_bound(&loader->spec, most.n_cells, most.n_items, most.longest) +
         most.held + most.n_cells * 24;
     for (size_t t = 1; t < loader->n_tracks; t++)
-        loader->worst_nbytes += extra_bound(loader, t, most.n_cells, most.n_items, most.longest);
+        loader->worst_nbytes = scio_add_capped(
+            loader->worst_nbytes, extra_bound(loader, t, most.n_cells, most.n_items, most.longest));
     const uint64_t cap = loader->options.max_memory, held = held_nbytes(loader);
-    const uint64_t least = lists + slot + loader->worst_nbytes + 4 * sizeof(scio_loader_batch);
+    const uint64_t least =
+        lists + slot + loader->worst_nbytes + QUEUE_STATES * sizeof(scio_loader_batch);
     if (less(cap, held) < least)
         return too_small(loader, held + least, err);
     choose_keep(loader, cells, n_cells, slot);

@@ -111,16 +111,6 @@ take_each(given_work *work, size_t i_source, size_t n_rows, scio_error *err)
 }
 
 static scio_status
-check_source(const scio_loader *loader, size_t i_source, scio_error *err)
-{
-    const scio_matrix *const matrix = scio_loader_matrix(loader, i_source, 0);
-
-    if (!matrix->is_in_file)
-        return SCIO_OK;
-    return scio_source_check_unchanged(scio_h5_file_source(matrix->data_dataset->file), err);
-}
-
-static scio_status
 take_source(given_work *work, size_t i_source, scio_error *err)
 {
     const scio_loader *const loader = work->loader;
@@ -138,7 +128,7 @@ take_source(given_work *work, size_t i_source, scio_error *err)
     }
     if (n_rows == 0)
         return SCIO_OK;
-    SCIO_TRY(check_source(loader, i_source, err));
+    SCIO_TRY(scio_loader_check_unchanged(loader, i_source, err));
     status = take_rows(work, i_source, 0, n_rows, &failure);
     if (status != SCIO_OK && loader->options.is_skip_errors && is_skippable(status)) {
         failure = (scio_error)SCIO_ERROR_INIT;
@@ -148,7 +138,7 @@ take_source(given_work *work, size_t i_source, scio_error *err)
         scio_error_move(err, &failure);
         return status;
     }
-    return check_source(loader, i_source, err);
+    return scio_loader_check_unchanged(loader, i_source, err);
 }
 
 static scio_status

@@ -124,6 +124,9 @@ SCIO_MUST_CHECK scio_status scio_loader_keep_sources(scio_loader *loader,
                                                      scio_matrix *const *matrices,
                                                      const int32_t *const *maps, scio_error *err);
 void scio_loader_release_sources(scio_loader *loader);
+/* A store has the loader's cells and tracks. */
+SCIO_MUST_CHECK scio_status scio_loader_check_compact(const scio_loader *loader,
+                                                      const scio_compact *compact, scio_error *err);
 SCIO_MUST_CHECK scio_status scio_loader_copy(const void *src, size_t n_items, size_t itemsize,
                                              void *out, scio_error *err);
 
@@ -132,6 +135,10 @@ scio_loader_matrix(const scio_loader *loader, size_t i_source, size_t i_track)
 {
     return loader->matrices[i_source * loader->n_tracks + i_track];
 }
+
+/* The files of a source are still those that were opened. */
+SCIO_MUST_CHECK scio_status scio_loader_check_unchanged(const scio_loader *loader, size_t i_source,
+                                                        scio_error *err);
 
 /* ---- rows ---- */
 

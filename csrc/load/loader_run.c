@@ -79,11 +79,10 @@ check_sources(const scio_loader *loader, size_t i_window, scio_error *err)
     scio_store_window_order(&loader->store, i_window, &begin, &end);
     for (size_t i = begin; i < end && status == SCIO_OK; i++) {
         const size_t s = plan->blocks[plan->order[i]].i_source;
-        const scio_matrix *const matrix = scio_loader_matrix(loader, s, 0);
-        if (is_checked[s] || !matrix->is_in_file)
+        if (is_checked[s])
             continue;
         is_checked[s] = 1;
-        status = scio_source_check_unchanged(scio_h5_file_source(matrix->data_dataset->file), err);
+        status = scio_loader_check_unchanged(loader, s, err);
     }
     scio_mem_free(is_checked);
     return status;

@@ -19,13 +19,20 @@ scio_loader_copy(const void *src, size_t n_items, size_t itemsize, void *out, sc
 }
 
 static scio_status
-check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_spec *spec,
-             scio_error *err)
+check_n_cols(const scio_matrix *matrix, scio_error *err)
 {
     if (matrix->n_cols > INT32_MAX)
         return scio_fail(err, SCIO_EUNSUPPORTED,
                          "%s has %" PRId64 " columns; a loader takes up to %d", matrix->name,
                          matrix->n_cols, INT32_MAX);
+    return SCIO_OK;
+}
+
+static scio_status
+check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_spec *spec,
+             scio_error *err)
+{
+    SCIO_TRY(check_n_cols(matrix, err));
     /* columns of these forms are id - first_id: a smaller id would lie before the first one */
     const int64_t least = spec->form == SCIO_FORM_TOKENS ? 0 : spec->first_id;
     for (int64_t i = 0; i < matrix->n_cols; i++)
@@ -81,6 +88,7 @@ check_widths(const scio_loader *loader, scio_error *err)
 static scio_status
 check_extra(const scio_matrix *main, const scio_matrix *extra, bool is_layer, scio_error *err)
 {
+    SCIO_TRY(check_n_cols(extra, err));
     if (extra->n_rows != main->n_rows)
         return scio_fail(err, SCIO_EINVAL, "%s has %" PRId64 " rows, %s has %" PRId64, extra->name,
                          extra->n_rows, main->name, main->n_rows);
@@ -104,6 +112,11 @@ keep_source(scio_loader *loader, size_t i, scio_matrix *main, const int32_t *map
         SCIO_TRY(check_extra(main, extra, options->is_extra_layer[k], err));
         tracks[1 + k] = scio_matrix_retain(extra);
     }
+    /* shapes of datasets that were never written are whatever their file says */
+    if (main->n_rows > INT64_MAX / 2 - loader->first_cells[i])
+        return scio_fail(err, SCIO_EUNSUPPORTED,
+                         "%s has %" PRId64 " rows, more than a loader can count", main->name,
+                         main->n_rows);
     loader->first_cells[i + 1] = loader->first_cells[i] + main->n_rows;
     SCIO_TRY(scio_loader_copy(map, (size_t)main->n_cols, sizeof(int32_t), &loader->maps[i], err));
     loader->is_map_increasing[i] = is_increasing(map, main->n_cols);
@@ -134,12 +147,30 @@ keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *
 
 /* ---- what is resident ---- */
 
+scio_status
+scio_loader_check_compact(const scio_loader *loader, const scio_compact *compact, scio_error *err)
+{
+    const int64_t n_cells = loader->first_cells[loader->n_matrices];
+
+    if (scio_compact_n_cells(compact) == n_cells &&
+        scio_compact_n_tracks(compact) == loader->n_tracks)
+        return SCIO_OK;
+    return scio_fail(
+        err, SCIO_EINVAL,
+        "the compact store has %" PRId64 " cells and %zu tracks, the loader %" PRId64 " and %zu",
+        scio_compact_n_cells(compact), scio_compact_n_tracks(compact), n_cells, loader->n_tracks);
+}
+
 static scio_status
 check_mapped(const scio_loader *loader, size_t i_source, int64_t n_rows, scio_error *err)
 {
     for (size_t t = 0; t < loader->n_tracks; t++) {
         const scio_matrix *const matrix = scio_loader_matrix(loader, i_source, t);
         const scio_matrix *const mapped = loader->mapped[i_source * loader->n_tracks + t];
+        if (mapped == NULL && scio_loader_is_in_memory(loader, i_source))
+            continue; /* not looked at */
+        if (mapped == NULL)
+            return scio_fail(err, SCIO_EINVAL, "there is no mapped matrix for %s", matrix->name);
         if (mapped->is_in_file || mapped->n_rows != n_rows || mapped->n_cols != matrix->n_cols ||
             mapped->kind != matrix->kind)
             return scio_fail(err, SCIO_EINVAL,
@@ -147,6 +178,19 @@ check_mapped(const scio_loader *loader, size_t i_source, int64_t n_rows, scio_er
                              " x %" PRId64,
                              mapped->name, mapped->n_rows, mapped->n_cols, n_rows, matrix->n_cols);
     }
+    return SCIO_OK;
+}
+
+/* Rows are found by bisection, and counted off from the first one of their source. */
+static scio_status
+check_mapped_cells(const int64_t *cells, size_t n_cells, int64_t n_all, scio_error *err)
+{
+    for (size_t i = 0; i < n_cells; i++)
+        if (cells[i] < 0 || cells[i] >= n_all || (i > 0 && cells[i] <= cells[i - 1]))
+            return scio_fail(err, SCIO_EINVAL,
+                             "mapped_cells[%zu] is %" PRId64
+                             ": expected ascending cells in [0, %" PRId64 ")",
+                             i, cells[i], n_all);
     return SCIO_OK;
 }
 
@@ -162,6 +206,8 @@ keep_mapped(scio_loader *loader, scio_error *err)
     for (size_t i = 0; i < n; i++)
         loader->mapped[i] = scio_matrix_retain(options->mapped[i]);
     if (options->mapped_cells != NULL) {
+        SCIO_TRY(check_mapped_cells(options->mapped_cells, options->n_mapped_cells,
+                                    loader->first_cells[loader->n_matrices], err));
         loader->n_mapped_cells = options->n_mapped_cells;
         SCIO_TRY(scio_loader_copy(options->mapped_cells, options->n_mapped_cells, sizeof(int64_t),
                                   &loader->mapped_cells, err));
@@ -195,14 +241,7 @@ keep_resident(scio_loader *loader, scio_error *err)
         return keep_mapped(loader, err);
     if (options->resident == NULL)
         return SCIO_OK;
-    if (scio_compact_n_cells(options->resident) != loader->first_cells[loader->n_matrices] ||
-        scio_compact_n_tracks(options->resident) != loader->n_tracks)
-        return scio_fail(err, SCIO_EINVAL,
-                         "the compact store has %" PRId64 " cells and %zu tracks, the loader "
-                         "%" PRId64 " and %zu",
-                         scio_compact_n_cells(options->resident),
-                         scio_compact_n_tracks(options->resident),
-                         loader->first_cells[loader->n_matrices], loader->n_tracks);
+    SCIO_TRY(scio_loader_check_compact(loader, options->resident, err));
     loader->resident = scio_compact_retain(options->resident);
     return SCIO_OK;
 }
@@ -213,6 +252,21 @@ scio_loader_keep_sources(scio_loader *loader, scio_matrix *const *matrices,
 {
     SCIO_TRY(keep_matrices(loader, matrices, maps, err));
     return keep_resident(loader, err);
+}
+
+scio_status
+scio_loader_check_unchanged(const scio_loader *loader, size_t i_source, scio_error *err)
+{
+    const scio_h5_file *last = NULL;
+
+    for (size_t t = 0; t < loader->n_tracks; t++) {
+        const scio_matrix *const matrix = scio_loader_matrix(loader, i_source, t);
+        if (!matrix->is_in_file || matrix->data_dataset->file == last)
+            continue;
+        last = matrix->data_dataset->file;
+        SCIO_TRY(scio_source_check_unchanged(scio_h5_file_source(last), err));
+    }
+    return SCIO_OK;
 }
 
 void

@@ -100,11 +100,14 @@ cut_ranges(const cell_runs *runs, const int64_t *order, int64_t lo, int64_t hi, 
     return n_ranges;
 }
 
-/* An exact epoch has its rows from epoch 0, when they were decoded: a rank keeps its cells. */
+/* An exact epoch has its rows from epoch 0, when they were decoded: a rank keeps its cells.  So do
+ * the ranks whose cells turn out not to fit, as others of the same epoch may be exact. */
 static uint64_t
 deal_epoch(const scio_plan *plan)
 {
-    return plan->options.shuffle == SCIO_SHUFFLE_EXACT ? 0 : plan->options.epoch;
+    const scio_plan_options *const options = &plan->options;
+
+    return options->shuffle == SCIO_SHUFFLE_EXACT || options->is_dealt_once ? 0 : options->epoch;
 }
 
 scio_status

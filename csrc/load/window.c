@@ -272,8 +272,9 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, size_t i_t
     const scio_store_block *const block = &store->blocks[entry->i_block];
     const size_t s = planned->i_source;
     const scio_matrix *const matrix = store->matrices[s * plan->n_tracks + i_track];
+    static const uint64_t nothing[1] = {0};
     int64_t sel0 = planned->sel0, sel1 = planned->sel1;
-    const char *memory;
+    const void *memory;
     scio_plan_place place;
 
     memset(row, 0, sizeof *row);
@@ -293,12 +294,16 @@ scio_store_row(const scio_store *store, const scio_plan_entry *entry, size_t i_t
         memory = block->memory;
         row->value_dtype = block->parts[i_track].value_dtype;
     }
+    if (memory == NULL) /* a block of empty rows; one without indices would be a dense row */
+        memory = nothing;
     const size_t first = (size_t)scio_plan_items(plan, s, i_track, sel0, entry->i_sel);
     row->n_items = (size_t)scio_plan_items(plan, s, i_track, entry->i_sel, entry->i_sel + 1);
-    row->values = memory + place.data_offset + first * scio_dtype_itemsize(row->value_dtype);
+    row->values =
+        (const char *)memory + place.data_offset + first * scio_dtype_itemsize(row->value_dtype);
     if (matrix->kind == SCIO_MATRIX_CSR) {
         row->index_dtype = scio_store_index_dtype(matrix);
-        row->indices = memory + place.index_offset + first * scio_dtype_itemsize(row->index_dtype);
+        row->indices = (const char *)memory + place.index_offset +
+                       first * scio_dtype_itemsize(row->index_dtype);
     }
 }
 

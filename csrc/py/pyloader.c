@@ -235,6 +235,7 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
          .rank = 1,
          .dtype = SCIO_I64},
         {.name = "keep", .kind = PY_BOOL, .is_optional = true, .out = &o->is_keeping},
+        {.name = "kept", .kind = PY_UINT64, .is_optional = true, .out = &o->kept_nbytes},
         {.name = "fill", .kind = PY_BOOL, .is_optional = true, .out = &o->is_fill},
         {.name = "extras", .kind = PY_OBJECT, .is_optional = true, .out = &a->extras},
         {.name = "extra_is_layer",
@@ -569,6 +570,7 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
         {.name = "compact", .kind = PY_OBJECT, .is_optional = true, .out = &compact},
         {.name = "sink", .kind = PY_OBJECT, .is_optional = true, .out = &sink},
     };
+    scio_error err = SCIO_ERROR_INIT;
     scio_loader *loader;
 
     if (py_parse(state, "attach", params, PY_N_PARAMS(params), 0, args, n_args, kwnames) < 0)
@@ -584,9 +586,12 @@ loader_attach(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *
     loader = enter(self);
     if (loader == NULL)
         return NULL;
-    scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL,
-                       is_there(sink) ? ((py_sink *)sink)->sink : NULL);
+    const scio_status status =
+        scio_loader_attach(loader, is_there(compact) ? ((py_compact *)compact)->compact : NULL,
+                           is_there(sink) ? ((py_sink *)sink)->sink : NULL, &err);
     leave(self);
+    if (status != SCIO_OK)
+        return py_raise(state, &err);
     Py_RETURN_NONE;
 }
 
@@ -663,7 +668,7 @@ static PyType_Slot loader_slots[] = {
                          "target_sum, log1p, id_mask, max_genes, select, seed, epoch, pad_id, "
                          "pad_value, batch_size, drop_last, shuffle, rank, world_size, max_memory, "
                          "block_bytes, threads, prefetch, skip_errors, first_batch, "
-                         "given_cells=None, given_offsets=None, keep=False, fill=False, "
+                         "given_cells=None, given_offsets=None, keep=False, kept=0, fill=False, "
                          "extras=None, extra_is_layer=None, resident=None, mapped=None, "
                          "mapped_cells=None)\n--\n\n"
                          "One epoch of batches, in order; `close` or dropping it stops everything."

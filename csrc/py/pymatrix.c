@@ -182,8 +182,8 @@ map_matrix(PyObject *type, const char *function, bool is_sparse, PyObject *const
         status = scio_matrix_map_dense(file, address, path, &matrix, &err);
     scio_h5_file_release(file);
     Py_END_ALLOW_THREADS;
-    /* the file may be an image in memory, which lives as long as its owner does */
-    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, object)
+    /* what is mapped needs no file any more, and so no descriptor */
+    return status == SCIO_OK ? make((PyTypeObject *)type, matrix, NULL)
                              : py_file_raise(owner, state, path, &err);
 }
 

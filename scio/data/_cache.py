@@ -111,6 +111,7 @@ class FastCache:
         self.reason = ""
         self._parts: list[_Part] = []
         self._mapped: list[list[_core.Matrix]] | None = None
+        self._files: list[AnnDataFile] = []  # those that are mapped
         self._temporaries: list[Temporary] = []
         weakref.finalize(self, _remove_all, self._temporaries, os.getpid())
         tracks = list(getattr(store, "track_paths", []))
@@ -179,12 +180,22 @@ class FastCache:
         """Whether every file is there, sound, and made from these very sources."""
         if not self.is_possible:
             return False
-        if self._mapped is None:
-            try:
-                self._mapped = [_map(part) for part in self._parts]
-            except (OSError, ValueError, LookupError, ScioError):
-                return False  # `start` makes it anew
+        try:
+            if self._mapped is None:
+                mapped = [_map(part) for part in self._parts]
+                self._files = [file for file, _ in mapped]
+                self._mapped = [matrices for _, matrices in mapped]
+            for file in self._files:  # a mapping of what was cut short since must not be read
+                file.file.core.check_unchanged()
+        except (OSError, ValueError, LookupError, ScioError):
+            self._mapped, self._files = None, []
+            return False  # `start` makes it anew
         return True
+
+    def check_sources(self) -> None:
+        """Raise `IOFormatError` if a source has changed since it was opened."""
+        for part in self._parts:
+            part.handle.file.core.check_unchanged()
 
     def matrices(self) -> list[list[_core.Matrix]]:
         """Map the files: per source the main matrix and its tracks; row i is the i-th kept cell.
@@ -261,10 +272,10 @@ class FastCache:
     def _write(self, part: _Part, plan: list[FastMatrix]) -> dict[str, Any]:
         temporary = Temporary(part.path)
         self._temporaries.append(temporary)
-        obs = Table.read(part.handle.obs, part.rows)
-        var = Table.read(var_of(part.handle, part.matrix))
-        warn_of_unread(part.path, obs, var)
+        obs = Table.lazy(part.handle.obs, part.rows)
+        var = Table.lazy(var_of(part.handle, part.matrix))
         arrays = write_skeleton(temporary.path, obs=obs, var=var, matrices=plan, mark=part.identity)
+        warn_of_unread(part.path, obs, var)
         temporary.lock()
         cells = None if part.rows is None else part.rows + part.first_cell
         return {
@@ -294,8 +305,7 @@ class FastCache:
             if sink.is_closed or sink.n_put != sink.n_cells:
                 message = f"{sink.n_cells - sink.n_put:,} of {sink.n_cells:,} cells are missing"
                 raise LoaderError(message)
-            for part in self._parts:
-                part.handle.file.core.check_unchanged()
+            self.check_sources()
             sink.sync()
             sink.close()
             for temporary in self._temporaries:
@@ -327,8 +337,8 @@ def _needed(part: _Part, plan: list[FastMatrix]) -> int:
     return arrays + frames + _OVERHEAD_NBYTES
 
 
-def _map(part: _Part) -> list[_core.Matrix]:
-    """The matrices of one file; anything wrong is an exception."""
+def _map(part: _Part) -> tuple[AnnDataFile, list[_core.Matrix]]:
+    """One file and its matrices; anything wrong is an exception."""
     file = open_file(part.path)
     if file.file.read(MARK) != part.identity:
         message = f"{part.path} was made from something else"
@@ -341,4 +351,4 @@ def _map(part: _Part) -> list[_core.Matrix]:
         if part.n_rows:
             rows = np.unique(np.linspace(0, part.n_rows - 1, N_PROBED_ROWS).astype(np.int64))
             matrix.take(rows)
-    return matrices
+    return file, matrices

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
-_FILL_BATCH_SIZE = 1024
+_FILL_BATCH_SIZE = 2048  # halved for each try
 # Reading a cell alone decodes the chunks of some tens of others: from so few on all are decoded.
 _GIVEN_SHARE = 32
 _SUMMED = (
@@ -73,7 +73,8 @@ class Residence:
     """Keeps decoded rows for a loader, in memory or in a fast-layout file."""
 
     def __init__(self, loader: CellDataLoader) -> None:
-        self._loader = loader
+        # no cycle: dropping a loader gives its rows back at once
+        self._loader: CellDataLoader = weakref.proxy(loader)
         self._compact: _core.Compact | None = None
         self.fits: bool | None = None  # in compact form, once known
         self._cache: FastCache | None = None
@@ -133,7 +134,7 @@ class Residence:
     def _plan_of(self, epoch: int) -> str:
         loader = self._loader
         if loader.is_given:
-            self._hold_for_sampler()
+            self._hold_for_sampler(epoch)
             return "given"
         if loader.shuffle == "exact":
             self._hold_or_refuse()
@@ -150,6 +151,7 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
+            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -165,6 +167,13 @@ class Residence:
         if not self.keeps:
             return False
         return self._hold_compact() or self._hold_cache()
+
+    def will_hold(self) -> bool:
+        """Whether epochs from 1 on are exact, as far as that is known without decoding."""
+        if self._is_in_memory or self.fits is True or self._cache_possible() is not None:
+            return True
+        loader = self._loader
+        return self.keeps and self._surely_fits(loader.make_core(0, loader.plain_plan))
 
     def _hold_compact(self) -> bool:
         if self.fits is not False:
@@ -186,17 +195,21 @@ class Residence:
     def _hold_or_refuse(self) -> None:
         if self._hold():
             return
-        core = self._loader.make_core(0, self._loader.plain_plan)
+        loader = self._loader
+        core = loader.make_core(0, loader.plain_plan)
+        most = core.keep_most_nbytes
+        ample = loader.max_memory + 2 * most
+        spare = loader.make_core(0, loader.plain_plan, max_memory=ample).keep_nbytes - most
         message = (
             f"an exact shuffle keeps all cells in memory: about {core.keep_least_nbytes:,} to "
-            f"{core.keep_most_nbytes:,} bytes of max_memory={self._loader.max_memory:,}, of which "
-            f"{core.keep_nbytes:,} are left for them; raise max_memory, give cache=, or use "
-            "shuffle=True, which needs no more than it has"
+            f"{most:,} bytes of max_memory={loader.max_memory:,}, of which "
+            f"{core.keep_nbytes:,} are left for them; max_memory={ample - spare:,} is enough, "
+            "or give cache=, or use shuffle=True, which needs no more than it has"
         )
         raise ValueError(message)
 
-    def _hold_for_sampler(self) -> None:
-        n_given = self._loader.n_given_cells()
+    def _hold_for_sampler(self, epoch: int) -> None:
+        n_given = self._loader.n_given_cells(epoch)
         if n_given * _GIVEN_SHARE >= len(self._loader.dataset):
             self._hold()
 
@@ -244,8 +257,16 @@ class Residence:
         if self._sink is None:
             try:
                 self._sink = cache.start()
-            except (OSError, CorruptFileError) as error:  # broken: the epoch says so, or skips it
+            except (OSError, LoaderError) as error:
                 self._lose_cache(str(error))
+                return None
+            except CorruptFileError as error:
+                if self._loader.on_error == "raise":
+                    raise
+                self._lose_cache(str(error))
+                return None
+            if self._sink is None:  # it has warned of the space that it lacks
+                self._is_cache_lost = True
                 return None
             self._guard = weakref.finalize(self, cache.discard, self._sink)
         return self._sink
@@ -271,7 +292,7 @@ class Residence:
                 self._guard.detach()
                 return
             reason = sink.failure or "it was closed"
-        except (OSError, LoaderError) as error:  # the second: broken cells are missing
+        except (OSError, LoaderError) as error:
             reason = str(error)
         self._guard()
         self._lose_cache(reason)
@@ -300,10 +321,13 @@ class Residence:
         core = loader.make_core(
             0,
             "none",
-            cells=cells,
+            # a list of all cells would take memory that the plan of the epoch has not counted
+            cells=None if len(cells) == len(loader.dataset.store) else cells,
             fill=True,
-            keep=compact is not None,
-            batch_size=_FILL_BATCH_SIZE,
+            keep=False,
+            kept=compact.max_nbytes if compact is not None else 0,
+            # windows hold a batch at least: no longer ones than those that the cap is known to allow
+            batch_size=min(_FILL_BATCH_SIZE, loader.batch_size),
             drop_last=False,
             rank=0,
             world_size=1,

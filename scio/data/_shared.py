@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from scio.errors import LoaderError
@@ -36,16 +37,26 @@ def share(batch: dict[str, Any]) -> dict[str, Any]:
     torch = sys.modules["torch"]
     if torch.utils.data.get_worker_info() is None or not os.path.isdir(SHARED_MEMORY):
         return batch
-    needed = sum(_whole_pages(tensor.numel() * tensor.element_size()) for tensor in batch.values())
+    tensors = list(_tensors_of(batch))
+    needed = sum(_whole_pages(tensor.numel() * tensor.element_size()) for tensor in tensors)
     # Looked at first, because torch may only find out by touching memory that is not there.
     if needed > _free_nbytes():
         raise LoaderError(_message(needed))
     try:
-        for tensor in batch.values():
+        for tensor in tensors:
             tensor.share_memory_()
     except RuntimeError as error:  # another worker was faster
         raise LoaderError(_message(needed)) from error
     return batch
+
+
+def _tensors_of(batch: dict[str, Any]) -> Iterator[Any]:
+    """The tensors, those of layers and obsm too."""
+    for value in batch.values():
+        if isinstance(value, dict):
+            yield from _tensors_of(value)
+        else:
+            yield value
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -50,7 +50,11 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What a saved state remembers of the source, to be compared by equality."""
         matrix = self.core_matrix()
-        parts: dict[str, Any] = {"n_cells": self.shape[0], "n_genes": self.shape[1], "nnz": matrix.nnz}
+        parts: dict[str, Any] = {
+            "n_cells": self.shape[0],
+            "n_genes": self.shape[1],
+            "nnz": matrix.nnz,
+        }
         if matrix.kind == "csr":
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts
@@ -113,7 +117,7 @@ class FileSource(Source):
             self._small, self._pid = {}, os.getpid()
         if path not in self._small:
             name = f"{self.name}: {path}"
-            self._small[path] = _core.Matrix.from_dense(handle.read(), name=name)
+            self._small[path] = _core.Matrix.from_dense(np.asarray(handle.read()), name=name)
         return self._small[path]
 
     def _open_track(self, path: str) -> MatrixHandle:

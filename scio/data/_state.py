@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,35 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from scio.data.dataloader import CellDataLoader
+    from scio.data.dataset import CellDataset
 
 VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What is hashed of a dataset; it cannot change while the dataset lives.
+
+    Attributes
+    ----------
+    vocabulary : str
+    cells : str
+    sources : list of dict
+        `Source.identity` of each.
+    """
+
+    vocabulary: str
+    cells: str
+    sources: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, dataset: CellDataset) -> Fingerprint:
+        """Hash files, cells and vocabulary of a dataset."""
+        return cls(
+            dataset.gene_vocab.hash_hex,
+            "all" if dataset.has_all_cells else digest(dataset.cells),
+            [source.identity for source in dataset.store.sources],
+        )
 
 
 def settings_of(loader: CellDataLoader) -> dict[str, Any]:
@@ -37,8 +65,8 @@ def settings_of(loader: CellDataLoader) -> dict[str, Any]:
         "matrix": dataset.store.matrix,
         "layers and obsm": list(dataset.store.track_paths),
         "preprocessing": dataset.preprocessing.to_dict(),
-        "vocabulary": dataset.gene_vocab.hash_hex,
-        "cells": "all" if dataset.has_all_cells else digest(dataset.cells),
+        "vocabulary": loader.fingerprint.vocabulary,
+        "cells": loader.fingerprint.cells,
     }
 
 
@@ -90,5 +118,5 @@ def _source_differences(saved: list[Mapping[str, Any]], loader: CellDataLoader) 
     return [
         f"source {i} ({source.name}): {text}"
         for i, (old, source) in enumerate(zip(saved, sources, strict=True))
-        for text in _differences(old, source.identity)
+        for text in _differences(old, loader.fingerprint.sources[i])
     ]

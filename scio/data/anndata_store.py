@@ -69,8 +69,7 @@ class AnnDataStore:
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.obs_keys = resolve_keys(self._sources, obs_keys)
         self._columns: dict[str, MetadataColumn] = {}
-        self.track_paths = [f"layers/{_key('layers', k)}" for k in layers]
-        self.track_paths += [f"obsm/{_key('obsm', k)}" for k in obsm]
+        self.track_paths = [*_paths("layers", layers), *_paths("obsm", obsm)]
         for source in self._sources:
             for path in self.track_paths:
                 source.core_track(path)  # a wrong key is reported here
@@ -114,6 +113,21 @@ class AnnDataStore:
     def core_tracks(self) -> list[_core.Matrix]:
         """Further matrices in this process, in the order of `track_paths`, source by source."""
         return [s.core_track(path) for s in self._sources for path in self.track_paths]
+
+    def track_arguments(self) -> dict[str, Any]:
+        """Arguments of ``_core.Loader`` for the further matrices; empty without any."""
+        if not self.track_paths:
+            return {}
+        is_layer = [path.startswith("layers/") for path in self.track_paths]
+        return {"extras": self.core_tracks(), "extra_is_layer": np.array(is_layer)}
+
+    def by_key(self, extras: Sequence[Any]) -> dict[str, dict[str, Any]]:
+        """Sort what the core gives for the further matrices: ``layers``, ``obsm``, then their keys."""
+        out: dict[str, dict[str, Any]] = {}
+        for path, extra in zip(self.track_paths, extras, strict=True):
+            kind, _, key = path.partition("/")
+            out.setdefault(kind, {})[key] = extra
+        return out
 
     @property
     def sources(self) -> list[Source]:
@@ -222,11 +236,18 @@ class AnnDataStore:
         )
 
 
-def _key(kind: str, key: str) -> str:
-    if not isinstance(key, str) or not key:
-        message = f"{kind} is a list of keys, such as ['counts'], not one with {key!r}"
+def _paths(kind: str, keys: Sequence[str]) -> list[str]:
+    if isinstance(keys, str):
+        message = f"{kind} is a list of keys, such as [{keys!r}], not a text"
         raise TypeError(message)
-    return key
+    for key in keys:
+        if not isinstance(key, str) or not key:
+            message = f"{kind} is a list of keys, such as ['counts'], not one with {key!r}"
+            raise TypeError(message)
+    if len(set(keys)) < len(keys):
+        message = f"{kind} names a key twice: {list(keys)}"
+        raise ValueError(message)
+    return [f"{kind}/{key}" for key in keys]
 
 
 def _union_vocab(names: list[list[str]]) -> GeneVocab:

@@ -7,8 +7,9 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from scio import _core
 from scio._optional import require
 from scio.data._residence import Residence, Run
 from scio.data._shared import share
-from scio.data._state import VERSION, check_state, digest, settings_of
+from scio.data._state import VERSION, Fingerprint, check_state, digest, settings_of
 from scio.data.dataset import FIRST_GENE_ID, CellDataset
 from scio.data.gene_vocab import GeneVocab
 from scio.errors import ScioWarning, WorkerDiedError
+
+if TYPE_CHECKING:
+    from scio.data._stream import BatchStream
 
 FORMS = ("tokens", "dense", "csr")
 _ARRAYS = {
@@ -61,6 +65,31 @@ class Mixing:
     def ratio(self) -> float:
         """Entropy against that of a perfect shuffle."""
         return self.entropy / self.perfect if self.perfect > 0 else 1.0
+
+
+class SamplerHandle:
+    """What trainers look for in a loader: ``loader.sampler.set_epoch`` chooses the loader's epoch.
+
+    Everything else is that of the sampler the loader was given; without one there is nothing else.
+    """
+
+    def __init__(self, loader: CellDataLoader, sampler: Any) -> None:
+        self._loader, self._sampler = loader, sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the loader's next iteration, see `CellDataLoader.set_epoch`."""
+        self._loader.set_epoch(epoch)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy and pickle look for these before there is a sampler
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sampler)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
 
 
 class CellDataLoader:
@@ -104,7 +133,7 @@ class CellDataLoader:
     to : {"torch", "numpy"}
         Tensors or arrays.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     cache : path or "auto", optional
         Directory for fast-layout copies of what does not fit `max_memory`: an uncompressed ``.h5ad``
         of narrow dtypes, written while the first epoch runs, published whole, mapped by later epochs
@@ -209,7 +238,7 @@ class CellDataLoader:
         self.seed = int(seed)
         self.max_genes = max_genes if max_genes is not None else dataset.max_genes
         self.form = form
-        self.sampler = sampler
+        self._sampler = sampler
         self.batch_sampler = batch_sampler
         self.rank, self.world_size = _rank_and_world(rank, world_size)
         self.max_memory = _nbytes("max_memory", max_memory) or DEFAULT_MAX_NBYTES
@@ -226,9 +255,11 @@ class CellDataLoader:
             dataset.categories(key)  # a wrong key is reported here
         self._next = (0, 0)  # epoch and batch at which the next iteration begins
         self._at = (0, 0)  # where the iteration stands
+        self._at_plan = ""  # plan of the epoch in whose middle it stands
         self._resumed_plan: str | None = None
         self._run: Run | None = None
         self._given: tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None
+        self._given_hash: tuple[int, str] | None = None
         self._lengths: dict[int, int] = {}
         self._residence = Residence(self)
         if not self.is_given:
@@ -237,7 +268,12 @@ class CellDataLoader:
     @property
     def is_given(self) -> bool:
         """Whether a sampler says which cells come."""
-        return self.sampler is not None or self.batch_sampler is not None
+        return self._sampler is not None or self.batch_sampler is not None
+
+    @property
+    def sampler(self) -> SamplerHandle:
+        """The sampler that was given, if any; its `set_epoch`, which trainers call, is the loader's."""
+        return SamplerHandle(self, self._sampler)
 
     @property
     def plain_plan(self) -> Literal["block", "none", "given"]:
@@ -270,7 +306,7 @@ class CellDataLoader:
         if int(epoch) != self._next[0]:
             self._next = (int(epoch), 0)
             self._resumed_plan = None
-        self._at = self._next
+        self._at, self._at_plan = self._next, self._resumed_plan or ""
 
     def __len__(self) -> int:
         """Number of batches of this rank in the next epoch."""
@@ -314,9 +350,7 @@ class CellDataLoader:
         if plan == "given":
             cells, offsets = self._given_batches(epoch)
             arguments.update(given_cells=cells, given_offsets=offsets)
-        if store.track_paths:
-            is_layer = [path.startswith("layers/") for path in store.track_paths]
-            arguments.update(extras=store.core_tracks(), extra_is_layer=np.array(is_layer))
+        arguments.update(store.track_arguments())
         arguments.update(overrides)
         return _core.Loader(store.core_matrices(), store.gene_maps, **arguments)
 
@@ -342,14 +376,16 @@ class CellDataLoader:
         """Hand out the batches of the next epoch, or the rest of one that was resumed."""
         (epoch, first), plan = self._next, self._resumed_plan
         self._next, self._resumed_plan = (epoch + 1, 0), None
-        self._at = (epoch, first)
+        self._at, self._at_plan = (epoch, first), plan or ""
         self._run = run = self._residence.start(epoch, first_batch=first, plan=plan)
+        n_given = first
         try:
             while (batch := self.take(run.core)) is not None:
-                self._at = (epoch, self._at[1] + 1)
+                n_given += 1
+                self._at, self._at_plan = (epoch, n_given), run.plan
                 yield self._finish(batch)
             self._residence.finish()
-            self._at = (epoch + 1, 0)
+            self._at, self._at_plan = (epoch + 1, 0), ""
             self._warn_of_skipped(run)
         finally:
             run.core.close()
@@ -363,12 +399,12 @@ class CellDataLoader:
 
     # --- samplers
 
-    def n_given_cells(self) -> int:
-        """Cells that the sampler asks for in the next epoch."""
-        return len(self._given_batches(self._next[0])[0])
+    def n_given_cells(self, epoch: int) -> int:
+        """Cells that the sampler asks for in an epoch."""
+        return len(self._given_batches(epoch)[0])
 
     def _n_given_batches(self, epoch: int) -> int:
-        sized: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
+        sized: Any = self.batch_sampler if self.batch_sampler is not None else self._sampler
         if not hasattr(sized, "__len__"):
             return len(self._given_batches(epoch)[1]) - 1
         if self.batch_sampler is not None:
@@ -391,19 +427,28 @@ class CellDataLoader:
         self._given = (epoch, (cells, offsets))
         return cells, offsets
 
+    def _given_digest(self, epoch: int) -> str:
+        if self._given_hash is None or self._given_hash[0] != epoch:
+            self._given_hash = (epoch, digest(*self._given_batches(epoch)))
+        return self._given_hash[1]
+
     def _sampled(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """Positions that the sampler gives in an epoch; offsets when it gives batches.
 
         Samplers of `scio.data` are asked for a whole epoch at once, which moves nothing in them.
         """
-        sampler: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
+        sampler: Any = self.batch_sampler if self.batch_sampler is not None else self._sampler
         if self.batch_sampler is not None and hasattr(sampler, "batches"):
             batched: tuple[NDArray[np.int64], NDArray[np.int64]] = sampler.batches(epoch)
             return batched
         if self.batch_sampler is None and hasattr(sampler, "positions"):
             return sampler.positions(epoch), None
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        for seeded in (
+            sampler,
+            getattr(sampler, "sampler", None),
+        ):  # torch's BatchSampler holds one
+            if seeded is not None and hasattr(seeded, "set_epoch"):
+                seeded.set_epoch(epoch)
         if self.batch_sampler is None:
             return np.fromiter(sampler, dtype=np.int64), None
         batches = [np.asarray(list(b), dtype=np.int64) for b in sampler]
@@ -419,6 +464,11 @@ class CellDataLoader:
 
     # --- resuming
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Hashes of files, cells and vocabulary; made once, they cost more than a batch."""
+        return Fingerprint.of(self.dataset)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the iteration stands, as numbers, texts and lists (JSON keeps it).
 
@@ -430,21 +480,17 @@ class CellDataLoader:
         dict
             Always of the same keys.
         """
-        (epoch, batch), run = self._at, self._run
-        is_inside = run is not None and batch > 0
-        given = ""
-        if self.is_given and is_inside:
-            given = digest(*self._given_batches(epoch))
+        epoch, batch = self._at
         return {
             "version": VERSION,
             "epoch": epoch,
             "batch": batch,
-            "plan": run.plan if run is not None and is_inside else "",
+            "plan": self._at_plan,
             "fits": self._residence.fits,
             "rank": self.rank,
-            "given": given,
+            "given": self._given_digest(epoch) if self.is_given and batch > 0 else "",
             "settings": settings_of(self),
-            "sources": [source.identity for source in self.dataset.store.sources],
+            "sources": [dict(source) for source in self.fingerprint.sources],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -465,24 +511,43 @@ class CellDataLoader:
         """
         check_state(state, self)
         epoch, batch = int(state["epoch"]), int(state["batch"])
-        if self.is_given and state["given"]:
-            given = digest(*self._given_batches(epoch))
-            if given != state["given"]:
-                message = (
-                    f"the state does not belong to this loader: in epoch {epoch} the sampler gave "
-                    "other batches when it was saved (a sampler must be reproducible by set_epoch)"
-                )
-                raise ValueError(message)
+        is_own = state["rank"] == self.rank  # another rank has other cells, from its own sampler
+        if is_own and self.is_given and state["given"] not in ("", self._given_digest(epoch)):
+            message = (
+                f"the state does not belong to this loader: in epoch {epoch} the sampler gave "
+                "other batches when it was saved (a sampler must be reproducible by set_epoch)"
+            )
+            raise ValueError(message)
         n_batches = self.make_core(epoch, self.plain_plan).n_batches
         if not 0 <= batch <= n_batches:
             message = f"the state stands at batch {batch} of an epoch of {n_batches} batches"
             raise ValueError(message)
-        if state["rank"] == self.rank and state["fits"] is not None:
-            self._residence.fits = bool(state["fits"]) or None
-            if state["fits"] is False:
-                self._residence.fits = False
         self._next = self._at = (epoch, batch)
-        self._resumed_plan = str(state["plan"]) or None
+        self._resumed_plan, self._at_plan = None, ""
+        if is_own:
+            if state["fits"] is not None:
+                self._residence.fits = bool(state["fits"])
+            self._at_plan = str(state["plan"])
+            self._resumed_plan = self._at_plan or None
+
+    def as_dataset(self) -> BatchStream:
+        """Return a torch IterableDataset of these batches, for loaders that keep their own state.
+
+        Returns
+        -------
+        BatchStream
+            With ``state_dict``, ``load_state_dict``, ``set_epoch`` and a length.  Give it to
+            ``StatefulDataLoader(stream, batch_size=None)`` of torchdata or to torch's DataLoader, with
+            0 workers or 1.  An epoch left unfinished begins again with the next ``iter``.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without torch.
+        """
+        from scio.data._stream import BatchStream
+
+        return BatchStream(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle settings and position; what is decoded stays behind."""
@@ -502,9 +567,7 @@ class CellDataLoader:
         store = self.dataset.store
         if self.obs_codes:
             out["codes"] = {key: store.column(key).codes()[cells] for key in self.obs_codes}
-        for path, extra in zip(store.track_paths, batch.get("extras", ()), strict=False):
-            kind, _, key = path.partition("/")
-            out.setdefault(kind, {})[key] = extra
+        out.update(store.by_key(batch.get("extras", ())))
         if self.to == "torch":
             out = _tensors(out, pin=self.pin_memory)
         if self.form == "csr":
@@ -523,7 +586,7 @@ class CellDataLoader:
         Returns
         -------
         Mixing
-            Of the next epoch.
+            Of the next epoch; of a block shuffle where only epoch 0 will tell whether all cells fit.
 
         Warns
         -----
@@ -533,7 +596,7 @@ class CellDataLoader:
         epoch = self._next[0]
         plan: str = self.plain_plan
         if self.shuffle == "exact" or (
-            self.shuffle is True and epoch > 0 and self._will_be_exact()
+            self.shuffle is True and epoch > 0 and self._residence.will_hold()
         ):
             plan = "exact"
         cells, offsets = self.make_core(epoch, plan).plan()
@@ -553,9 +616,6 @@ class CellDataLoader:
                 stacklevel=2,
             )
         return mixing
-
-    def _will_be_exact(self) -> bool:
-        return self._residence.fits is True or self.cache is not None
 
     def __repr__(self) -> str:
         return (
@@ -676,14 +736,15 @@ def collate_cells(
     batch : list of dict
         Items.
     pad_value : float
-        Fills ``expression`` behind the last gene of a cell.
+        Fills ``expression`` and layers behind the last gene of a cell.
     max_genes : int, optional
         Width; None: the longest item.
 
     Returns
     -------
     dict
-        A token batch as `CellDataLoader` gives it: tensors when torch is installed, else arrays.
+        A token batch as `CellDataLoader` gives it, ``layers`` and ``obsm`` included: tensors when torch
+        is installed, else arrays.
 
     Raises
     ------
@@ -710,13 +771,21 @@ def collate_cells(
     for row, item in enumerate(batch):
         expression[row, : item["n_genes"]] = item["expression"]
         gene_indices[row, : item["n_genes"]] = item["gene_indices"]
-    arrays = {
+    arrays: dict[str, Any] = {
         "expression": expression,
         "gene_indices": gene_indices,
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
         "n_genes": lengths,
         "index": np.array([item["index"] for item in batch], dtype=np.int64),
     }
+    for key in batch[0].get("layers", ()):
+        values = np.full(shape, pad_value, dtype=np.float32)
+        for row, item in enumerate(batch):
+            values[row, : item["n_genes"]] = item["layers"][key]
+        arrays.setdefault("layers", {})[key] = values
+    for key in batch[0].get("obsm", ()):
+        values = np.stack([np.asarray(item["obsm"][key]) for item in batch])
+        arrays.setdefault("obsm", {})[key] = values
     is_torch = type(batch[0]["expression"]).__module__.startswith("torch")
     out: dict[str, Any] = share(_tensors(arrays, pin=False)) if is_torch else dict(arrays)
     keys = batch[0]["metadata"].keys()

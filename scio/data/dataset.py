@@ -54,8 +54,8 @@ class CellDataset(_Base):
     seed : int
         Of ``"random_expressed"``.
     layers, obsm : sequence of str
-        Keys of further matrices of the same cells; their rows come with each batch of a
-        `CellDataLoader`, from the same plan, as stored (neither scaled nor logged).
+        Keys of further matrices of the same cells; their rows come with each item, and with each
+        batch of a `CellDataLoader` from the same plan, as stored (neither scaled nor logged).
 
     Raises
     ------
@@ -235,7 +235,9 @@ class CellDataset(_Base):
         -------
         dict
             ``expression`` (n_genes,) float32 and ``gene_indices`` (n_genes,) int64, tensors when torch
-            is installed, else arrays, by ascending vocabulary id; ``n_genes`` int; ``metadata`` dict.
+            is installed, else arrays, by ascending vocabulary id; ``n_genes`` int; ``metadata`` dict;
+            ``index`` int.  With layers: ``layers``, key to (n_genes,) float32 at the genes of
+            ``gene_indices``; with obsm: ``obsm``, key to (width,) float32.
 
         Raises
         ------
@@ -251,37 +253,89 @@ class CellDataset(_Base):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several cells, each chunk decoded once."""
         positions = row_index(np.asarray(indices, dtype=np.int64), len(self))
-        cells = positions if self._cells is None else self._cells[positions]
+        cells = np.ascontiguousarray(positions if self._cells is None else self._cells[positions])
+        if not len(cells):
+            return []
+        if self.store.track_paths:
+            return self._items_with_tracks(cells)
         batch = _core.collate(
             self.store.core_matrices(),
             self.store.gene_maps,
-            np.ascontiguousarray(cells),
+            cells,
             form="csr",
             first_id=0,
             pad_value=0.0,
             **self.collate_arguments(),
         )
         bounds = batch["indptr"].tolist()
-        values, ids = batch["data"], batch["indices"].astype(np.int64)
-        if _Base is not object:
-            torch = require("torch", "CellDataset")
-            values, ids = torch.from_numpy(values), torch.from_numpy(ids)
+        values, ids = _as_tensors(batch["data"], batch["indices"].astype(np.int64))
         return [
-            {
-                "expression": values[a:b],
-                "gene_indices": ids[a:b],
-                "n_genes": b - a,
-                "metadata": self.store.metadata(int(cell)),
-                "index": int(cell),
-            }
-            for a, b, cell in zip(bounds[:-1], bounds[1:], cells, strict=True)
+            {"expression": values[a:b], "gene_indices": ids[a:b], **self._facts(cell, b - a)}
+            for a, b, cell in zip(bounds[:-1], bounds[1:], cells.tolist(), strict=True)
         ]
+
+    def _items_with_tracks(self, cells: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Items with layers and obsm: one batch of the core's loader, taken apart."""
+        store = self.store
+        core = _core.Loader(
+            store.core_matrices(),
+            store.gene_maps,
+            cells=None,
+            form="tokens",
+            first_id=FIRST_GENE_ID,
+            pad_value=0.0,
+            batch_size=len(cells),
+            drop_last=False,
+            shuffle="given",
+            given_cells=cells,
+            given_offsets=np.array([0, len(cells)], dtype=np.int64),
+            rank=0,
+            world_size=1,
+            max_memory=_ITEMS_MAX_NBYTES,
+            block_bytes=0,
+            threads=_core.cpu_count(),
+            prefetch=1,
+            skip_errors=False,
+            first_batch=0,
+            **store.track_arguments(),
+            **self.collate_arguments(),
+        )
+        batch = core.next()
+        core.close()
+        assert batch is not None
+        values, ids, *extras = _as_tensors(
+            batch["expression"], batch["gene_indices"], *batch["extras"]
+        )
+        tracks = store.by_key(extras)
+        items = []
+        for row, (cell, n_genes) in enumerate(
+            zip(cells.tolist(), batch["n_genes"].tolist(), strict=True)
+        ):
+            item = {"expression": values[row, :n_genes], "gene_indices": ids[row, :n_genes]}
+            item.update(self._facts(cell, n_genes))
+            if "layers" in tracks:
+                item["layers"] = {k: v[row, :n_genes] for k, v in tracks["layers"].items()}
+            if "obsm" in tracks:
+                item["obsm"] = {k: v[row] for k, v in tracks["obsm"].items()}
+            items.append(item)
+        return items
+
+    def _facts(self, cell: int, n_genes: int) -> dict[str, Any]:
+        return {"n_genes": n_genes, "metadata": self.store.metadata(cell), "index": cell}
 
     def __repr__(self) -> str:
         return f"CellDataset({len(self):,} cells, {self.store!r}, {self.preprocessing!r})"
 
 
 FIRST_GENE_ID = N_SPECIAL
+_ITEMS_MAX_NBYTES = 1 << 40  # whoever asks for items by number says how many
+
+
+def _as_tensors(*arrays: NDArray[Any]) -> tuple[Any, ...]:
+    if _Base is object:
+        return arrays
+    torch = require("torch", "CellDataset")
+    return tuple(torch.from_numpy(array) for array in arrays)
 
 
 def _select(

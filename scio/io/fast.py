@@ -250,13 +250,13 @@ def convert(
     sweep_stale(temporary.target.parent)
     with open_file(src) as file:
         handle = file.matrix(matrix)
-        obs, var = Table.read(file.obs), Table.read(var_of(file, matrix))
-        warn_of_unread(temporary.target, obs, var)
+        obs, var = Table.lazy(file.obs), Table.lazy(var_of(file, matrix))
         for is_narrow in (True, False):
             try:
                 if _fill(temporary, handle, obs, var, is_narrow=is_narrow, progress=progress):
                     file.file.core.check_unchanged()
                     temporary.publish(overwrite=overwrite)
+                    warn_of_unread(temporary.target, obs, var)
                     return
             finally:
                 temporary.remove()

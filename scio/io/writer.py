@@ -6,9 +6,10 @@ The face of ``scio._h5write``, which loads libhdf5 when it is first needed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio._storage.atomic import atomic_path
-from scio.errors import ScioError
+from scio.errors import IOWriteError, ScioError
 from scio.io.elements import Categorical, Column, Frame
 from scio.matrix import CSR
 
@@ -56,15 +57,16 @@ class Table:
     index : ndarray or NullableStrings, shape (n,), objects of str
         Row names.
     columns : dict
-        Name to column: ndarray, MaskedArray (nullable numbers), Categorical or NullableStrings.
+        Name to column: ndarray, MaskedArray (nullable numbers), Categorical or NullableStrings; or a
+        function that gives one when it is about to be written.
     index_name : str
         ``"_index"`` when the index has no name.
     unread : dict
-        Name to reason of the columns of the source that are left out.
+        Name to reason of the columns that were left out, since their function failed.
     """
 
     index: NDArray[Any] | NullableStrings
-    columns: dict[str, Column | NullableStrings]
+    columns: dict[str, Column | NullableStrings | Callable[[], Any]]
     index_name: str = "_index"
     unread: dict[str, str] = field(default_factory=dict)
 
@@ -77,18 +79,30 @@ class Table:
         frame : Frame
         rows : ndarray of int64, optional
             Keep these rows only.
+
+        Raises
+        ------
+        IOFormatError
+            If a column cannot be read.
+        """
+        lazy = cls.lazy(frame, rows)
+        columns = {n: c() if callable(c) else c for n, c in lazy.columns.items()}
+        return cls(lazy.index, columns, lazy.index_name)
+
+    @classmethod
+    def lazy(cls, frame: Frame, rows: NDArray[np.int64] | None = None) -> Table:
+        """Read the index of a frame, and each column when it is written: one is held at a time.
+
+        A column that cannot be read, or has no encoding, is left out then and told in `unread`.
         """
         at: Any = slice(None) if rows is None else rows
-        columns: dict[str, Column | NullableStrings] = {}
-        unread: dict[str, str] = {}
-        for name in frame.columns:
-            try:
-                columns[name] = _keep_nullable(frame, name, frame[name])[at]
-            except ScioError as error:
-                unread[name] = str(error)
+
+        def read(name: str) -> Any:
+            return _keep_nullable(frame, name, frame[name])[at]
+
         name = frame.index_name
         index = _keep_nullable(frame, name, frame.index)[at]
-        return cls(index, columns, name, unread)
+        return cls(index, {n: functools.partial(read, n) for n in frame.columns}, name)
 
 
 def _keep_nullable(frame: Frame, name: str, column: Any) -> Any:
@@ -242,10 +256,20 @@ def _write_table(writer: Writer, path: str, table: Table) -> None:
     writer.group(path, wide=len(table.columns) > MANY_COLUMNS)
     _tag(writer, path, "dataframe", "0.2.0")
     writer.attr(path, "_index", table.index_name)
-    writer.attr(path, "column-order", list(table.columns))
     write_element(writer, f"{path}/{table.index_name}", table.index)
+    table.unread.clear()
     for name, column in table.columns.items():
-        write_element(writer, f"{path}/{name}", column)
+        if not callable(column):
+            write_element(writer, f"{path}/{name}", column)
+            continue
+        try:
+            write_element(writer, f"{path}/{name}", column())
+        except IOWriteError:
+            raise
+        except (ScioError, TypeError, ValueError) as error:
+            table.unread[name] = str(error)
+    written = [name for name in table.columns if name not in table.unread]
+    writer.attr(path, "column-order", written)
 
 
 def _write_dict(writer: Writer, path: str, members: Mapping[str, Any]) -> None:

@@ -44,6 +44,15 @@ static bool test_has_failed;
         }                                                                                          \
     } while (0)
 
+/* No error has been noted; shown when there is one. */
+#define CHECK_CLEAR(got)                                                                           \
+    do {                                                                                           \
+        if ((got)[0] != '\0') {                                                                    \
+            test_has_failed = true;                                                                \
+            printf("%s:%d: got \"%s\"\n", __FILE__, __LINE__, (got));                              \
+        }                                                                                          \
+    } while (0)
+
 int
 main(int argc, char **argv)
 {

@@ -131,7 +131,7 @@ check_layer(const scio_collate_spec *spec, const presentation *as, int main_kind
     CHECK(scio_collate(spec, main_rows.rows, N_CELLS, scratch, &main, &err) == SCIO_OK);
     CHECK(scio_collate_layer(spec, &main, layer_rows.rows, N_CELLS, scratch, &extra, &err) ==
           SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     check_extra(spec, &main, layer_plain, layer_map, &extra);
     CHECK(scio_batch_extra_nbytes(&extra) >= scio_buf_nbytes(extra.values));
     scio_batch_extra_clear(&extra);

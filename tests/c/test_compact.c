@@ -19,7 +19,7 @@ must_make(int64_t n_cells, size_t n_tracks, uint64_t max_nbytes)
     scio_error err = SCIO_ERROR_INIT;
 
     CHECK(scio_compact_new(n_cells, n_tracks, max_nbytes, &compact, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     if (compact == NULL)
         abort();
     CHECK(scio_compact_n_cells(compact) == n_cells && scio_compact_n_tracks(compact) == n_tracks);

@@ -266,35 +266,6 @@ TEST(the_cells_of_the_plan_are_those_that_come)
 
 /* ---- faults ---- */
 
-/* A copy of the fixture file in memory with one stored chunk of f4 spoilt. */
-static scio_matrix *
-open_spoilt(const fixture *f, bool spoil_indices, uint64_t i_unit)
-{
-    scio_source *source = NULL, *copy = NULL;
-    scio_matrix *matrix = NULL;
-    scio_buf *buf = NULL;
-    const scio_h5_unit *units = NULL;
-    scio_error err = SCIO_ERROR_INIT;
-
-    CHECK(open_fixture(f, &matrix, &err) == SCIO_OK);
-    CHECK(scio_h5_dataset_units(spoil_indices ? matrix->indices_dataset : matrix->data_dataset,
-                                &units, &err) == SCIO_OK);
-    const uint64_t position = units[i_unit].position, nbytes = units[i_unit].nbytes;
-    scio_matrix_release(matrix);
-    CHECK(scio_source_open_file(FIXTURE, &source, &err) == SCIO_OK);
-    CHECK(scio_buf_new((size_t)scio_source_nbytes(source), &buf, &err) == SCIO_OK);
-    CHECK(scio_source_read(source, 0, scio_buf_nbytes(buf), scio_buf_data(buf), &err) == SCIO_OK);
-    memset((char *)scio_buf_data(buf) + position, 0xee, (size_t)nbytes);
-    CHECK(scio_source_from_buf(buf, "spoilt.h5", &copy, &err) == SCIO_OK);
-    matrix = NULL;
-    CHECK(open_fixture_in(copy, f, &matrix, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
-    scio_source_release(source);
-    scio_source_release(copy);
-    scio_buf_release(buf);
-    return matrix;
-}
-
 TEST(a_corrupt_chunk_is_an_error_at_its_batch_or_its_cells_are_left_out)
 {
     for (int indices = 0; indices < 2; indices++)

@@ -81,7 +81,7 @@ TEST(take_gives_rows_in_any_order_with_repeats_of_every_storage)
                 const size_t max_parallel = seed % 2 == 0 ? 0 : SIZE_MAX;
                 CHECK(scio_matrix_take(matrix, rows, n_rows, SCIO_DTYPE_NONE, max_parallel, NULL,
                                        &csr, &err) == SCIO_OK);
-                CHECK_STR(err.message, "");
+                CHECK_CLEAR(err.message);
                 if (err.code == SCIO_OK)
                     for (size_t k = 0; k < n_rows; k++)
                         check_row(&csr, (int64_t)k, f, rows[k]);
@@ -105,7 +105,7 @@ TEST(read_gives_runs_of_rows_and_the_dtype_asked_for)
                 scio_error err = SCIO_ERROR_INIT;
                 CHECK(scio_matrix_read(matrix, cuts[c], cuts[c + 1], SCIO_F64, SIZE_MAX, NULL, &csr,
                                        &err) == SCIO_OK);
-                CHECK_STR(err.message, "");
+                CHECK_CLEAR(err.message);
                 CHECK(csr.data_dtype == SCIO_F64 && csr.n_rows == cuts[c + 1] - cuts[c]);
                 for (int64_t row = cuts[c]; err.code == SCIO_OK && row < cuts[c + 1]; row++)
                     check_row(&csr, row - cuts[c], f, row);
@@ -129,7 +129,7 @@ TEST(read_dense_gives_every_kind_row_major)
             continue;
         CHECK(scio_matrix_read_dense(matrix, 5, f->n_rows, SCIO_F32, dense, nbytes, 2, NULL,
                                      &err) == SCIO_OK);
-        CHECK_STR(err.message, "");
+        CHECK_CLEAR(err.message);
         size_t n_wrong = 0;
         for (int64_t row = 5; row < f->n_rows; row++)
             for (int64_t col = 0; col < f->n_cols; col++)

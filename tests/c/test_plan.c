@@ -410,7 +410,7 @@ plan_by_hand(const scio_plan_track *tracks, size_t n_tracks, int64_t n_rows, uin
 
     CHECK(scio_plan_new(&source, 1, cells, n_cells, &options, &plan, &err) == SCIO_OK);
     CHECK(scio_plan_lay(plan, BIG, &least, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     return plan;
 }
 

@@ -144,6 +144,6 @@ TEST(many_threads_never_share_a_block)
 
     CHECK(scio_pool_new(8, &pool, &err) == SCIO_OK);
     CHECK(scio_parallel_for(pool, 8, 200, use_blocks, NULL, NULL, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     scio_pool_free(pool);
 }

@@ -66,7 +66,7 @@ set_up(work *w, const char *name, int64_t batch_size, uint64_t block_nbytes, uin
     err = (scio_error)SCIO_ERROR_INIT;
     CHECK(scio_plan_lay(w->plan, least + more, &least, &err) == SCIO_OK);
     CHECK(scio_store_init(&w->store, w->plan, &w->matrix, 0, false, &no_cancel, &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
 }
 
 static void
@@ -139,7 +139,7 @@ TEST(windows_hold_their_rows_while_the_next_one_is_filled_and_give_all_back)
                 }
                 scio_store_close_window(&w.store, v);
             }
-            CHECK_STR(err.message, "");
+            CHECK_CLEAR(err.message);
             CHECK(n_cells == (size_t)w.f->n_rows);
             CHECK(w.plan->n_windows > 2 || more > 0 || i == 4); /* `plain` is one unit */
             CHECK(w.store.n_live == 0 && w.store.zone_nbytes == 0);
@@ -247,7 +247,7 @@ open_tracks(tracks_work *w, const char *const *names, size_t n_tracks)
         }
         CHECK(scio_source_open_file(is_track ? TRACKS_FIXTURE : FIXTURE, &source, &err) == SCIO_OK);
         CHECK(open_fixture_in(source, w->sets[t], &w->matrices[t], &err) == SCIO_OK);
-        CHECK_STR(err.message, "");
+        CHECK_CLEAR(err.message);
         scio_source_release(source);
     }
 }
@@ -400,7 +400,7 @@ run_from(tracks_work *w, size_t first_window)
         }
         scio_store_close_window(&w->store, v);
     }
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     CHECK(w->store.n_live == 0 && w->store.zone_nbytes == 0);
     for (size_t t = 0; t < w->n_tracks; t++) {
         if (!w->matrices[t]->is_in_file)
@@ -452,7 +452,7 @@ TEST(all_tracks_of_every_row_come_and_each_unit_is_decoded_once_from_any_window_
             CHECK(lay_tracks(&w, cells, n_cells,
                              round % 2 == 0 ? SCIO_SHUFFLE_BLOCK : SCIO_SHUFFLE_NONE, block_nbytes,
                              round % 4 == 0 ? 20000 : 0, &err) == SCIO_OK);
-            CHECK_STR(err.message, "");
+            CHECK_CLEAR(err.message);
             n_windows += w.plan->n_windows;
             for (size_t v = 0; v < w.plan->n_windows && !test_has_failed; v++)
                 run_from(&w, v);
@@ -504,7 +504,7 @@ spoil(tracks_work *w, bool is_indices, uint64_t i_unit)
     w->matrices[1] = NULL;
     CHECK(scio_source_from_buf(buf, "spoilt.h5", &source, &err) == SCIO_OK);
     CHECK(open_fixture_in(source, w->sets[1], &w->matrices[1], &err) == SCIO_OK);
-    CHECK_STR(err.message, "");
+    CHECK_CLEAR(err.message);
     scio_source_release(source);
     scio_buf_release(buf);
 }

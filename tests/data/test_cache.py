@@ -205,7 +205,12 @@ def test_the_loader_gives_the_same_batches_from_a_mapped_file(store, tmp_path):
     for form, max_genes in (("tokens", 8), ("dense", 0), ("csr", 0)):
         loaders = [
             _core.Loader(
-                store.core_matrices(), store.gene_maps, form=form, max_genes=max_genes, **spec, **rows
+                store.core_matrices(),
+                store.gene_maps,
+                form=form,
+                max_genes=max_genes,
+                **spec,
+                **rows,
             )
             for rows in ({}, {"mapped": [mapped]})
         ]
@@ -393,7 +398,7 @@ def _hold(path: str, ready: object, done: object) -> None:
     cache = FastCache(Path(path), AnnDataStore(scio.datasets.pbmc3k()), None)
     cache.start()
     ready.set()  # type: ignore[attr-defined]
-    done.wait(30)  # type: ignore[attr-defined]
+    done.wait(90)  # type: ignore[attr-defined]
 
 
 def test_what_another_process_writes_is_not_swept(store, tmp_path):
@@ -402,7 +407,7 @@ def test_what_another_process_writes_is_not_swept(store, tmp_path):
     process = context.Process(target=_hold, args=(str(tmp_path), ready, done))
     process.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(90)
         [theirs] = temporaries(tmp_path)
         cache = make(tmp_path, store)
         assert sorted(os.listdir(tmp_path)) == sorted([theirs, cache.paths[0].name])
@@ -412,7 +417,7 @@ def test_what_another_process_writes_is_not_swept(store, tmp_path):
         assert len(temporaries(tmp_path)) == 1
     finally:
         done.set()
-        process.join(30)
+        process.join(90)
     FastCache(tmp_path, store, None).discard(None)
     assert temporaries(tmp_path) == []
 

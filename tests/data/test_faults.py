@@ -59,7 +59,9 @@ def cells_of_chunk(adata: anndata.AnnData, number: int) -> set[int]:
 
 
 def loader_of(path: Path, **settings) -> CellDataLoader:
-    of_cells = {name: settings.pop(name) for name in ("layers", "obsm", "indices") if name in settings}
+    of_cells = {
+        name: settings.pop(name) for name in ("layers", "obsm", "indices") if name in settings
+    }
     cells = CellDataset(path, None, **of_cells)
     settings.setdefault("form", "csr")
     return CellDataLoader(cells, 16, 2, to="numpy", drop_last=False, **settings)
@@ -109,9 +111,7 @@ def test_a_broken_chunk_of_a_dense_matrix_is_named(layered):
 @pytest.mark.parametrize("form", ["tokens", "dense", "csr"])
 @pytest.mark.parametrize("order", [*SHUFFLES, "sampler"])
 @pytest.mark.parametrize(("dataset", "tracks"), BROKEN)
-def test_skipping_leaves_out_exactly_the_cells_of_the_chunk(
-    layered, form, order, dataset, tracks
-):
+def test_skipping_leaves_out_exactly_the_cells_of_the_chunk(layered, form, order, dataset, tracks):
     path, adata = layered
     _break_chunk(path, dataset, 4)
     lost = cells_of_chunk(adata, 4)
@@ -122,7 +122,9 @@ def test_skipping_leaves_out_exactly_the_cells_of_the_chunk(
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             batches = list(loader)
-        assert [str(w.message) for w in seen] == [f"{len(lost)} cells of broken chunks were skipped"]
+        assert [str(w.message) for w in seen] == [
+            f"{len(lost)} cells of broken chunks were skipped"
+        ]
         assert all(w.category is ScioWarning for w in seen)
         assert loader.stats["skipped_cells"] == len(lost)
         cells = np.concatenate([batch["index"] for batch in batches])
@@ -251,7 +253,9 @@ def test_a_mapped_cache_does_not_outlive_its_source(mounted, tmp_path, change, t
         expected = make_adata(seed=9).X.toarray()
         for _ in range(2):
             for batch in loader:
-                np.testing.assert_array_equal(dense_rows(batch, "csr", 40), expected[batch["index"]])
+                np.testing.assert_array_equal(
+                    dense_rows(batch, "csr", 40), expected[batch["index"]]
+                )
         assert loader.stats["rows"] == "mapped"
         assert len(list(cache.iterdir())) == 2
 
