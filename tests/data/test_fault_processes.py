@@ -72,6 +72,7 @@ print(len(os.listdir("/proc/self/fd")))
 
 # --- forks
 
+
 def run_file(tmp_path: Path, code: str, *arguments: str) -> str:
     """Run a program from a file, so that spawned processes can import it."""
     path = tmp_path / "program.py"
@@ -276,7 +277,8 @@ ENDS = {
     "sys.exit": ("for b in loader: sys.exit(7)", 7),
     "error": ("for b in loader: raise LookupError('mine')", 1),
     "cycle": (
-        "iterator = iter(loader); next(iterator); loader.me = loader, iterator; del loader", 0
+        "iterator = iter(loader); next(iterator); loader.me = loader, iterator; del loader",
+        0,
     ),
     "os._exit": ("next(iter(loader)); os._exit(5)", 5),
     "gc": (
@@ -304,8 +306,7 @@ def test_the_process_ends_as_it_should(big, end):
     code, status = ENDS[end]
     shuffle = ("'block'", "'exact'")[list(ENDS).index(end) % 2]
     process = child(
-        HEAD
-        + f"cells = CellDataset(sys.argv[1], None)\n"
+        HEAD + f"cells = CellDataset(sys.argv[1], None)\n"
         f"loader = CellDataLoader(cells, 64, 2, {shuffle}, form='csr', to='numpy')\n{code}\n",
         big,
     )

@@ -18,7 +18,17 @@ def with_shared_memory(size: str, code: str, *arguments: str) -> subprocess.Comp
     assert os.geteuid() == 0, "mounting needs root"
     script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" "$@"'
     return subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, sys.executable, "-c", textwrap.dedent(code), *arguments],
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            script,
+            sys.executable,
+            "-c",
+            textwrap.dedent(code),
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         check=False,
