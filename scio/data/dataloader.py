@@ -147,7 +147,9 @@ class CellDataLoader:
         Label columns of obs that come as integers too: ``batch["codes"][key]`` (B,) int64, -1 where
         missing; `CellDataset.categories` names them.
     timeout : float, optional
-        Seconds to wait for one batch before `WorkerDiedError` is raised; None: without limit.
+        Seconds to wait for one batch before `WorkerDiedError` is raised; None: without limit.  Reads
+        that hang are left behind, and the process goes on without them.  With `num_workers` 0 nobody
+        is there to notice.
 
     Raises
     ------
