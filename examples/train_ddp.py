@@ -223,10 +223,12 @@ def check() -> int:
         finish(start(Options(paths["stopped"], stop_after=31)))
         print("--- SIGTERM", flush=True)
         arguments = ["--checkpoint", paths["SIGTERM"], "--pause", "0.05"]
-        process = subprocess.Popen([sys.executable, __file__, *arguments])
-        wait_for(paths["SIGTERM"])
-        process.terminate()
-        assert process.wait(timeout=60) == 0
+        with subprocess.Popen([sys.executable, __file__, *arguments]) as process:
+            try:
+                wait_for(paths["SIGTERM"])
+            finally:
+                process.terminate()
+            assert process.wait(timeout=60) == 0
         print("--- SIGKILL of a rank", flush=True)
         context = start(Options(paths["SIGKILL"], pause=0.05))
         wait_for(paths["SIGKILL"])
