@@ -66,8 +66,8 @@ bool scio_group_wait_ms(scio_group *group, unsigned timeout_ms);
 /* Drops the queued jobs without running them and returns how many; running ones go on. */
 size_t scio_group_cancel(scio_group *group);
 
-/* Gives up on the jobs that run, whose storage may hang: they keep their threads, and the pool works
- * with others in their place until they end.  Free the group when it is idle. */
+/* Gives up on the jobs that run, whose storage may hang: they keep their threads, and the pool
+ * works with others in their place until they end.  Free the group when it is idle. */
 void scio_group_abandon(scio_group *group);
 
 /* Loop over [0, n_items) with at most max_parallel jobs of the pool (NULL = the shared one); waits.

@@ -48,7 +48,7 @@ struct scio_group {
     size_t n_waiting; /* threads asleep until it is idle */
     size_t n_helping; /* those of them that would run its jobs */
     bool is_abandoned;
-    bool is_ready;    /* it stands in the pool's line, between the next two */
+    bool is_ready; /* it stands in the pool's line, between the next two */
     scio_group *previous, *next;
     size_t n_free;
     size_t free_slots[]; /* [n_slots], the first n_free are free */

@@ -2,6 +2,7 @@
  * any number of threads read one descriptor at once. */
 #include "base/source.h"
 
+#include "base/descriptor.h"
 #include "base/mem.h"
 #include "base/stats.h"
 
@@ -29,7 +30,7 @@ struct scio_source {
     source_kind kind;
     uint64_t nbytes;
     char *name;
-    int fd;                   /* file: -1 when there is none */
+    scio_descriptor file;     /* file: may be closed while nobody reads */
     char *path;               /* file: absolute, so that a chdir does not make it vanish */
     file_identity identity;   /* file: at opening */
     scio_buf *buf;            /* buf */
@@ -41,8 +42,7 @@ struct scio_source {
 static void
 source_free(scio_source *source)
 {
-    if (source->fd >= 0)
-        (void)close(source->fd);
+    scio_descriptor_close(&source->file);
     scio_buf_release(source->buf);
     if (source->release != NULL)
         source->release(source->context);
@@ -62,7 +62,7 @@ source_new(source_kind kind, const char *name, scio_source **out, scio_error *er
     SCIO_TRY(scio_mem_zalloc(1, sizeof *source, &source, err));
     atomic_init(&source->n_refs, 1);
     source->kind = kind;
-    source->fd = -1;
+    source->file = (scio_descriptor)SCIO_DESCRIPTOR_INIT;
     status = scio_mem_strndup(name, strlen(name), &source->name, err);
     if (status != SCIO_OK) {
         scio_mem_free(source);
@@ -91,9 +91,11 @@ open_regular(const char *path, int *fd_out, file_identity *identity_out, scio_er
     struct stat st;
     int fd, cause = 0;
 
+    (void)scio_descriptor_make_room(false);
     do {
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    } while (fd < 0 && errno == EINTR);
+    } while (fd < 0 && (errno == EINTR ||
+                        ((errno == EMFILE || errno == ENFILE) && scio_descriptor_make_room(true))));
     if (fd < 0)
         return scio_fail_errno(err, SCIO_EIO, errno, "cannot open %s", path);
     if (fstat(fd, &st) != 0)
@@ -134,6 +136,7 @@ scio_source_open_file(const char *path, scio_source **out, scio_error *err)
 {
     scio_source *source = NULL;
     scio_status status;
+    int fd;
 
     *out = NULL;
     status = source_new(SOURCE_FILE, path, &source, err);
@@ -142,9 +145,11 @@ scio_source_open_file(const char *path, scio_source **out, scio_error *err)
     status = absolute_path(path, &source->path, err);
     if (status != SCIO_OK)
         goto done;
-    status = open_regular(path, &source->fd, &source->identity, err);
+    status = open_regular(path, &fd, &source->identity, err);
     if (status != SCIO_OK)
         goto done;
+    (void)scio_descriptor_pin_new(&source->file, fd);
+    scio_descriptor_unpin(&source->file);
     source->nbytes = source->identity.nbytes;
     *out = source;
     source = NULL;
@@ -192,14 +197,47 @@ scio_source_release(scio_source *source)
 }
 
 static scio_status
-read_file(const scio_source *source, uint64_t offset, size_t nbytes, unsigned char *dst,
-          scio_error *err)
+compare_identity(const char *name, const file_identity *then, const file_identity *now,
+                 scio_error *err)
+{
+    if (now->inode != then->inode || now->device != then->device)
+        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: replaced by another file",
+                         name);
+    if (now->nbytes != then->nbytes)
+        return scio_fail(err, SCIO_EFORMAT,
+                         "%s: changed while open: it had %llu bytes and now has %llu", name,
+                         (unsigned long long)then->nbytes, (unsigned long long)now->nbytes);
+    if (now->mtime_ns != then->mtime_ns)
+        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: written to", name);
+    return SCIO_OK;
+}
+
+/* The descriptor, pinned; a file that was closed meanwhile is opened again, if it is the same. */
+static scio_status
+pin_file(scio_source *source, int *fd_out, scio_error *err)
+{
+    file_identity now;
+    scio_status status;
+
+    *fd_out = scio_descriptor_pin(&source->file);
+    if (*fd_out >= 0)
+        return SCIO_OK;
+    SCIO_TRY(open_regular(source->path, fd_out, &now, err));
+    status = compare_identity(source->name, &source->identity, &now, err);
+    if (status != SCIO_OK)
+        (void)close(*fd_out);
+    else
+        *fd_out = scio_descriptor_pin_new(&source->file, *fd_out);
+    return status;
+}
+
+static scio_status
+read_pinned(int fd, uint64_t offset, size_t nbytes, unsigned char *dst, scio_error *err)
 {
     size_t n_done = 0;
 
     while (n_done < nbytes) {
-        const ssize_t n_read =
-            pread(source->fd, dst + n_done, nbytes - n_done, (off_t)(offset + n_done));
+        const ssize_t n_read = pread(fd, dst + n_done, nbytes - n_done, (off_t)(offset + n_done));
 
         if (n_read < 0 && errno == EINTR)
             continue;
@@ -216,6 +254,18 @@ read_file(const scio_source *source, uint64_t offset, size_t nbytes, unsigned ch
         n_done += (size_t)n_read;
     }
     return SCIO_OK;
+}
+
+static scio_status
+read_file(scio_source *source, uint64_t offset, size_t nbytes, unsigned char *dst, scio_error *err)
+{
+    scio_status status;
+    int fd;
+
+    SCIO_TRY(pin_file(source, &fd, err));
+    status = read_pinned(fd, offset, nbytes, dst, err);
+    scio_descriptor_unpin(&source->file);
+    return status;
 }
 
 /* "the end" of a range that may lie beyond 2^64 is shown as the greatest number there is. */
@@ -278,13 +328,14 @@ is_large(size_t nbytes)
 }
 
 static scio_status
-map_file(const scio_source *source, uint64_t offset, size_t nbytes, scio_buf **out, scio_error *err)
+map_pinned(const scio_source *source, int fd, uint64_t offset, size_t nbytes, scio_buf **out,
+           scio_error *err)
 {
     const size_t before = (size_t)(offset % (uint64_t)sysconf(_SC_PAGESIZE));
     struct stat st;
     scio_status status;
 
-    if (fstat(source->fd, &st) != 0)
+    if (fstat(fd, &st) != 0)
         return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at %s", source->name);
     if ((uint64_t)st.st_size < offset + nbytes)
         return scio_fail(err, SCIO_ECORRUPT, "truncated: bytes %llu to %llu wanted, %lld are there",
@@ -292,7 +343,7 @@ map_file(const scio_source *source, uint64_t offset, size_t nbytes, scio_buf **o
                          (long long)st.st_size);
     char *const begin = scio_mem_ask_fails() ? MAP_FAILED
                                              : mmap(NULL, before + nbytes, PROT_READ, MAP_SHARED,
-                                                    source->fd, (off_t)(offset - before));
+                                                    fd, (off_t)(offset - before));
     if (begin == MAP_FAILED)
         return scio_fail(err, SCIO_ENOMEM, "mapping %zu bytes of %s", nbytes, source->name);
     if (is_large(nbytes))
@@ -300,6 +351,18 @@ map_file(const scio_source *source, uint64_t offset, size_t nbytes, scio_buf **o
     status = scio_buf_wrap(begin + before, nbytes, unmap, begin, out, err);
     if (status != SCIO_OK)
         (void)munmap(begin, before + nbytes);
+    return status;
+}
+
+static scio_status
+map_file(scio_source *source, uint64_t offset, size_t nbytes, scio_buf **out, scio_error *err)
+{
+    scio_status status;
+    int fd;
+
+    SCIO_TRY(pin_file(source, &fd, err));
+    status = map_pinned(source, fd, offset, nbytes, out, err);
+    scio_descriptor_unpin(&source->file);
     return status;
 }
 
@@ -368,7 +431,11 @@ scio_source_advise(scio_source *source, uint64_t offset, uint64_t nbytes)
         return;
     if (nbytes > source->nbytes - offset)
         nbytes = source->nbytes - offset;
-    (void)posix_fadvise(source->fd, (off_t)offset, (off_t)nbytes, POSIX_FADV_WILLNEED);
+    const int fd = scio_descriptor_pin(&source->file);
+    if (fd < 0)
+        return;
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)nbytes, POSIX_FADV_WILLNEED);
+    scio_descriptor_unpin(&source->file);
 #else
     (void)source;
     (void)offset;
@@ -376,27 +443,12 @@ scio_source_advise(scio_source *source, uint64_t offset, uint64_t nbytes)
 #endif
 }
 
-static scio_status
-compare_identity(const scio_source *source, const struct stat *st, scio_error *err)
-{
-    const file_identity then = source->identity, now = identity_of(st);
-
-    if (now.inode != then.inode || now.device != then.device)
-        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: replaced by another file",
-                         source->name);
-    if (now.nbytes != then.nbytes)
-        return scio_fail(err, SCIO_EFORMAT,
-                         "%s: changed while open: it had %llu bytes and now has %llu", source->name,
-                         (unsigned long long)then.nbytes, (unsigned long long)now.nbytes);
-    if (now.mtime_ns != then.mtime_ns)
-        return scio_fail(err, SCIO_EFORMAT, "%s: changed while open: written to", source->name);
-    return SCIO_OK;
-}
-
 scio_status
 scio_source_check_unchanged(scio_source *source, scio_error *err)
 {
     struct stat st;
+    file_identity now;
+    int fd;
 
     if (source->kind != SOURCE_FILE)
         return SCIO_OK;
@@ -406,11 +458,18 @@ scio_source_check_unchanged(scio_source *source, scio_error *err)
                                    source->name);
         return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at %s", source->name);
     }
-    SCIO_TRY(compare_identity(source, &st, err));
-    if (fstat(source->fd, &st) != 0)
-        return scio_fail_errno(err, SCIO_EIO, errno, "cannot look at the open file %s",
+    now = identity_of(&st);
+    SCIO_TRY(compare_identity(source->name, &source->identity, &now, err));
+    fd = scio_descriptor_pin(&source->file);
+    if (fd < 0) /* closed: what is opened again is compared then */
+        return SCIO_OK;
+    const int code = fstat(fd, &st) == 0 ? 0 : errno;
+    scio_descriptor_unpin(&source->file);
+    if (code != 0)
+        return scio_fail_errno(err, SCIO_EIO, code, "cannot look at the open file %s",
                                source->name);
-    return compare_identity(source, &st, err);
+    now = identity_of(&st);
+    return compare_identity(source->name, &source->identity, &now, err);
 }
 
 void

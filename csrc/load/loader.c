@@ -98,7 +98,8 @@ plan_sources(scio_loader *loader, scio_plan_source *sources, scio_plan_track *tr
     const scio_plan_options plan_options = {
         options->batch_size, options->drop_last,    options->shuffle,
         options->seed,       options->epoch,        options->rank,
-        options->world_size, options->block_nbytes, 0, options->is_keeping};
+        options->world_size, options->block_nbytes, 0,
+        options->is_keeping};
 
     for (size_t i = 0; i < loader->n_matrices; i++) {
         for (size_t t = 0; t < n_tracks; t++)

@@ -147,7 +147,9 @@ class CellDataLoader:
         Label columns of obs that come as integers too: ``batch["codes"][key]`` (B,) int64, -1 where
         missing; `CellDataset.categories` names them.
     timeout : float, optional
-        Seconds to wait for one batch before `WorkerDiedError` is raised; None: without limit.
+        Seconds to wait for one batch before `WorkerDiedError` is raised; None: without limit.  Reads
+        that hang are left behind, and the process goes on without them.  With `num_workers` 0 nobody
+        is there to notice.
 
     Raises
     ------
@@ -443,10 +445,8 @@ class CellDataLoader:
             return batched
         if self.batch_sampler is None and hasattr(sampler, "positions"):
             return sampler.positions(epoch), None
-        for seeded in (
-            sampler,
-            getattr(sampler, "sampler", None),
-        ):  # torch's BatchSampler holds one
+        inner = getattr(sampler, "sampler", None)  # torch's BatchSampler holds one
+        for seeded in (sampler, inner):
             if seeded is not None and hasattr(seeded, "set_epoch"):
                 seeded.set_epoch(epoch)
         if self.batch_sampler is None:

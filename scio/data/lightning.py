@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from scio._optional import require
 from scio.data.dataloader import CellDataLoader
-from scio.data.dataset import CellDataset
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule as _Base
+
+    from scio.data.dataset import CellDataset
 else:
     _Base = require("lightning.pytorch", "scio.data.lightning").LightningDataModule
 

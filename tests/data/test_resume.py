@@ -160,6 +160,7 @@ def in_a_new_process(jobs: list[dict[str, Any]]) -> list[list[list[str]]]:
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
+        check=False,
         timeout=100,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -45,9 +45,7 @@ def stream_loader(path: Path, workers: int, *, threads: int = 1, **options: Any)
     loader = CellDataLoader(
         CellDataset(path, None), 8, threads, drop_last=False, block_bytes=500, seed=3
     )
-    return StatefulDataLoader(
-        loader.as_dataset(), batch_size=None, num_workers=workers, **options
-    )
+    return StatefulDataLoader(loader.as_dataset(), batch_size=None, num_workers=workers, **options)
 
 
 def plain_epochs(path: Path, n_epochs: int) -> list[Seen]:
@@ -194,7 +192,7 @@ def lightning_run(
 
     With `stop_at`, "step 7" or "epoch 1", a checkpoint is saved there and training breaks off.
     """
-    import lightning as L  # noqa: N812
+    import lightning as L
 
     from scio.data.lightning import CellDataModule
 
@@ -238,7 +236,10 @@ def lightning_run(
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, 0.1, total_steps=int(self.trainer.estimated_stepping_batches)
             )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
 
     torch.manual_seed(0)
     model = Model()
@@ -293,7 +294,9 @@ def parts(path: Path) -> dict[str, CellDataset]:
 def test_lightning_goes_on_where_it_was_broken_off(parts, tmp_path, with_module, place):
     whole_seen, whole_validated, weights = lightning_run(parts, tmp_path, with_module=with_module)
     assert len(whole_seen) == 3 * N_TRAIN_BATCHES
-    cells = CellDataLoader(parts["train"], 8, 0, drop_last=False, block_bytes=500, seed=2, form="csr")
+    cells = CellDataLoader(
+        parts["train"], 8, 0, drop_last=False, block_bytes=500, seed=2, form="csr"
+    )
     expected = [(epoch, ids) for epoch in range(3) for ids in cells_of(cells)]
     assert whole_seen == expected
     assert {i for _, ids in whole_validated for i in ids} == set(parts["val"].cells.tolist())
@@ -325,9 +328,7 @@ def test_a_checkpoint_callback_of_lightning_holds_the_place(parts, tmp_path):
             dirpath=tmp_path, filename="{step}", every_n_train_steps=9, save_top_k=-1
         )
 
-    expected, _, weights = lightning_run(
-        parts, tmp_path, with_module=True, checkpoint=checkpoint()
-    )
+    expected, _, weights = lightning_run(parts, tmp_path, with_module=True, checkpoint=checkpoint())
     (tmp_path / "step=18.ckpt").rename(tmp_path / "saved.ckpt")
     rest, _, resumed = lightning_run(
         parts, tmp_path, with_module=True, checkpoint=checkpoint(), resume=True
