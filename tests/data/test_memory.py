@@ -180,8 +180,8 @@ def large(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("form", "batch_size"), [("csr", 64), ("tokens", 4096), ("dense", 1024)])
 def test_100_000_cells_under_500_mb_resident(large, form, batch_size):
-    """With a cap of 384 MB; numpy, pandas and torch are in it as far as they are loaded."""
-    facts = json.loads(run(RESIDENT, large, 384 << 20, form, batch_size, "").stdout)
+    """With a cap of 200 MB: Python with torch, which scio.data loads, takes 230 MB of them."""
+    facts = json.loads(run(RESIDENT, large, 200 << 20, form, batch_size, "").stdout)
     assert facts["peak"] < 500e6, facts
     assert facts["rows"] == ["decoded", "compact"]
 

@@ -247,9 +247,12 @@ def test_exact_that_does_not_fit_names_a_cap_that_is_enough(wide, tmp_path, kind
 
 def test_a_full_store_is_given_back_and_does_not_come_again(wide):
     """The size in compact form is known after epoch 0: later epochs do not try once more."""
-    loader = make(wide.uns["path"], 32, max_memory="5MB")
+    loader = make(wide.uns["path"], 32, max_memory="9MB")
+    assert loader.make_core(0, "block").keep_nbytes > 2_700_000  # room for three bytes a value
+    before = scio.stats()["live_buf_nbytes"]
     ids(loader)
     assert loader.state_dict()["fits"] is False
+    assert scio.stats()["live_buf_nbytes"] - before < 100_000
     ids(loader)
     assert loader.stats["plan"] == "block"
     assert loader.stats["chunks_decoded"] == loader.stats["chunks_total"]
