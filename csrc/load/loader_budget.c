@@ -424,6 +424,22 @@ measure_given(const scio_loader *loader, size_t i_batch, given_sizes *most)
     most->held = sizes.held > most->held ? sizes.held : most->held;
 }
 
+/* Chunks that are kept for the next batches count too: a quarter of what is left is for them. */
+static uint64_t
+share_units(const scio_loader *loader, const given_sizes *most, uint64_t left)
+{
+    const size_t n_tracks = loader->n_matrices * loader->n_tracks;
+    uint64_t nbytes = 0;
+
+    if (most->held == 0)
+        return 0;
+    for (size_t i = 0; i < n_tracks; i++)
+        nbytes += scio_matrix_limit_cache(
+            scio_loader_matrix(loader, i / loader->n_tracks, i % loader->n_tracks),
+            left / 4 / n_tracks);
+    return nbytes;
+}
+
 scio_status
 scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells, scio_error *err)
 {
@@ -449,6 +465,7 @@ scio_loader_plan_given(scio_loader *loader, const int64_t *cells, size_t n_cells
     choose_keep(loader, cells, n_cells, slot);
     if (less(cap, loader->keep.nbytes) < least)
         loader->keep.nbytes = 0;
-    share_rest(loader, cap - (held > 0 ? held : loader->keep.nbytes), lists, slot);
+    const uint64_t left = cap - (held > 0 ? held : loader->keep.nbytes);
+    share_rest(loader, left, lists + share_units(loader, &most, left - least), slot);
     return SCIO_OK;
 }

@@ -104,6 +104,18 @@ scio_matrix_nbytes(const scio_matrix *matrix)
     return nbytes;
 }
 
+size_t
+scio_matrix_limit_cache(scio_matrix *matrix, uint64_t nbytes)
+{
+    scio_unit_cache *const cache = scio_matrix_private(matrix)->cache;
+    const size_t cap_nbytes = nbytes < CACHE_NBYTES ? (size_t)nbytes : CACHE_NBYTES;
+
+    if (cache == NULL)
+        return 0;
+    scio_unit_cache_limit(cache, cap_nbytes);
+    return cap_nbytes;
+}
+
 scio_status
 scio_matrix_blame(const scio_matrix *matrix, scio_status status, scio_error *err)
 {

@@ -75,6 +75,10 @@ scio_status scio_matrix_blame(const scio_matrix *matrix, scio_status status, sci
 /* Bytes held in memory; what is mapped is the page cache's. */
 size_t scio_matrix_nbytes(const scio_matrix *matrix);
 
+/* Keeps no more than so many bytes of decoded chunks for the next `scio_matrix_take` (at first, and
+ * at most, 32 MiB); returns how many it will be.  0 for matrices in memory. */
+size_t scio_matrix_limit_cache(scio_matrix *matrix, uint64_t nbytes);
+
 /* Rows in the order asked for, repeats allowed, as CSR in the source's columns with data of
  * `data_dtype` (NONE = as stored) and the narrowest of I32 / I64 indices.  A dense matrix gives its
  * non-zero values.  Each touched chunk is decoded once per call; decoded chunks are kept in a

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum { N_BUCKETS = 1024 };
 
@@ -18,7 +19,7 @@ typedef struct cache_entry {
 } cache_entry;
 
 struct scio_unit_cache {
-    size_t cap_nbytes;
+    atomic_size_t cap_nbytes; /* written under the mutex */
     pthread_mutex_t mutex;
     /* guarded by mutex: */
     size_t nbytes;
@@ -33,7 +34,7 @@ scio_unit_cache_new(size_t cap_nbytes, scio_unit_cache **out, scio_error *err)
 
     *out = NULL;
     SCIO_TRY(scio_mem_zalloc(1, sizeof *cache, &cache, err));
-    cache->cap_nbytes = cap_nbytes;
+    atomic_init(&cache->cap_nbytes, cap_nbytes);
     const int code = pthread_mutex_init(&cache->mutex, NULL);
     if (code != 0) {
         scio_mem_free(cache);
@@ -104,6 +105,22 @@ drop_oldest_locked(scio_unit_cache *cache)
     scio_mem_free(entry);
 }
 
+static void
+shrink_locked(scio_unit_cache *cache, size_t most_nbytes)
+{
+    while (cache->nbytes > most_nbytes)
+        drop_oldest_locked(cache);
+}
+
+void
+scio_unit_cache_limit(scio_unit_cache *cache, size_t cap_nbytes)
+{
+    pthread_mutex_lock(&cache->mutex);
+    atomic_store_explicit(&cache->cap_nbytes, cap_nbytes, memory_order_relaxed);
+    shrink_locked(cache, cap_nbytes);
+    pthread_mutex_unlock(&cache->mutex);
+}
+
 scio_buf *
 scio_unit_cache_get(scio_unit_cache *cache, unsigned which, uint64_t i_unit)
 {
@@ -126,16 +143,18 @@ scio_unit_cache_put(scio_unit_cache *cache, unsigned which, uint64_t i_unit, sci
     const size_t nbytes = scio_buf_nbytes(buf);
     cache_entry *entry = NULL;
 
-    if (nbytes > cache->cap_nbytes || scio_mem_alloc(1, sizeof *entry, &entry, NULL) != SCIO_OK)
+    if (nbytes > scio_unit_cache_cap(cache) ||
+        scio_mem_alloc(1, sizeof *entry, &entry, NULL) != SCIO_OK)
         return;
     pthread_mutex_lock(&cache->mutex);
-    if (find_locked(cache, which, i_unit) != NULL) { /* another thread was faster */
+    const size_t cap_nbytes = scio_unit_cache_cap(cache);
+    /* another thread was faster, or has set a limit */
+    if (find_locked(cache, which, i_unit) != NULL || nbytes > cap_nbytes) {
         pthread_mutex_unlock(&cache->mutex);
         scio_mem_free(entry);
         return;
     }
-    while (cache->nbytes > cache->cap_nbytes - nbytes)
-        drop_oldest_locked(cache);
+    shrink_locked(cache, cap_nbytes - nbytes);
     cache_entry **const bucket = bucket_of(cache, which, i_unit);
     *entry = (cache_entry){.chain = *bucket, .i_unit = i_unit, .which = which};
     entry->buf = scio_buf_retain(buf);
@@ -148,7 +167,7 @@ scio_unit_cache_put(scio_unit_cache *cache, unsigned which, uint64_t i_unit, sci
 size_t
 scio_unit_cache_cap(const scio_unit_cache *cache)
 {
-    return cache->cap_nbytes;
+    return atomic_load_explicit(&cache->cap_nbytes, memory_order_relaxed);
 }
 
 size_t

@@ -17,6 +17,8 @@ void scio_unit_cache_free(scio_unit_cache *cache); /* NULL allowed */
 scio_buf *scio_unit_cache_get(scio_unit_cache *cache, unsigned which, uint64_t i_unit);
 /* Keeps `buf` (retained) if it fits; a cache that cannot keep it is no error. */
 void scio_unit_cache_put(scio_unit_cache *cache, unsigned which, uint64_t i_unit, scio_buf *buf);
+/* Another cap; what is too much for it goes. */
+void scio_unit_cache_limit(scio_unit_cache *cache, size_t cap_nbytes);
 size_t scio_unit_cache_cap(const scio_unit_cache *cache);
 size_t scio_unit_cache_nbytes(scio_unit_cache *cache);
 

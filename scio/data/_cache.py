@@ -111,7 +111,7 @@ class FastCache:
         self.reason = ""
         self._parts: list[_Part] = []
         self._mapped: list[list[_core.Matrix]] | None = None
-        self._files: list[AnnDataFile] = []  # those that are mapped
+        self._found: list[tuple[int, ...]] = []  # what the files were when they were mapped
         self._temporaries: list[Temporary] = []
         weakref.finalize(self, _remove_all, self._temporaries, os.getpid())
         tracks = list(getattr(store, "track_paths", []))
@@ -181,21 +181,14 @@ class FastCache:
         if not self.is_possible:
             return False
         try:
-            if self._mapped is None:
-                mapped = [_map(part) for part in self._parts]
-                self._files = [file for file, _ in mapped]
-                self._mapped = [matrices for _, matrices in mapped]
-            for file in self._files:  # a mapping of what was cut short since must not be read
-                file.file.core.check_unchanged()
+            # a mapping of what was cut short since must not be read
+            found = [_identity_of(part.path) for part in self._parts]
+            if self._mapped is None or found != self._found:
+                self._mapped, self._found = [_map(part) for part in self._parts], found
         except (OSError, ValueError, LookupError, ScioError):
-            self._mapped, self._files = None, []
+            self._mapped = None
             return False  # `start` makes it anew
         return True
-
-    def check_sources(self) -> None:
-        """Raise `IOFormatError` if a source has changed since it was opened."""
-        for part in self._parts:
-            part.handle.file.core.check_unchanged()
 
     def matrices(self) -> list[list[_core.Matrix]]:
         """Map the files: per source the main matrix and its tracks; row i is the i-th kept cell.
@@ -305,7 +298,8 @@ class FastCache:
             if sink.is_closed or sink.n_put != sink.n_cells:
                 message = f"{sink.n_cells - sink.n_put:,} of {sink.n_cells:,} cells are missing"
                 raise LoaderError(message)
-            self.check_sources()
+            for part in self._parts:
+                part.handle.file.core.check_unchanged()
             sink.sync()
             sink.close()
             for temporary in self._temporaries:
@@ -337,13 +331,18 @@ def _needed(part: _Part, plan: list[FastMatrix]) -> int:
     return arrays + frames + _OVERHEAD_NBYTES
 
 
-def _map(part: _Part) -> tuple[AnnDataFile, list[_core.Matrix]]:
-    """One file and its matrices; anything wrong is an exception."""
-    file = open_file(part.path)
-    if file.file.read(MARK) != part.identity:
-        message = f"{part.path} was made from something else"
-        raise LoaderError(message)
-    matrices = [map_matrix(file, path) for path in part.paths]
+def _identity_of(path: Path) -> tuple[int, ...]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _map(part: _Part) -> list[_core.Matrix]:
+    """The matrices of one file; anything wrong is an exception."""
+    with open_file(part.path) as file:
+        if file.file.read(MARK) != part.identity:
+            message = f"{part.path} was made from something else"
+            raise LoaderError(message)
+        matrices = [map_matrix(file, path) for path in part.paths]
     for matrix in matrices:
         if matrix.shape[0] != part.n_rows:
             message = f"{part.path} has {matrix.shape[0]} rows, expected {part.n_rows}"
@@ -351,4 +350,4 @@ def _map(part: _Part) -> tuple[AnnDataFile, list[_core.Matrix]]:
         if part.n_rows:
             rows = np.unique(np.linspace(0, part.n_rows - 1, N_PROBED_ROWS).astype(np.int64))
             matrix.take(rows)
-    return file, matrices
+    return matrices

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scio.data._cache import FastCache
     from scio.data.dataloader import CellDataLoader
 
-_FILL_BATCH_SIZE = 2048  # halved for each try
+_FILL_BATCH_SIZE = 2048
 # Reading a cell alone decodes the chunks of some tens of others: from so few on all are decoded.
 _GIVEN_SHARE = 32
 _SUMMED = (
@@ -151,7 +151,6 @@ class Residence:
         if not self.keeps or (plan == "block" and loader.world_size > 1 and epoch > 0):
             return {}, "decoded"
         if (cache := self._complete_cache()) is not None:
-            cache.check_sources()
             mapped = [matrix for matrices in cache.matrices() for matrix in matrices]
             return {"mapped": mapped, "mapped_cells": self._own_cells()}, "mapped"
         if self._compact is not None and not len(self._compact.missing(self._own_cells())):
@@ -325,7 +324,8 @@ class Residence:
             cells=None if len(cells) == len(loader.dataset.store) else cells,
             fill=True,
             keep=False,
-            kept=compact.max_nbytes if compact is not None else 0,
+            # a compact store is there also while a sink alone is filled
+            kept=self._compact.max_nbytes if self._compact is not None else 0,
             # windows hold a batch at least: no longer ones than those that the cap is known to allow
             batch_size=min(_FILL_BATCH_SIZE, loader.batch_size),
             drop_last=False,

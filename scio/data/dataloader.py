@@ -445,10 +445,8 @@ class CellDataLoader:
             return batched
         if self.batch_sampler is None and hasattr(sampler, "positions"):
             return sampler.positions(epoch), None
-        for seeded in (
-            sampler,
-            getattr(sampler, "sampler", None),
-        ):  # torch's BatchSampler holds one
+        inner = getattr(sampler, "sampler", None)  # torch's BatchSampler holds one
+        for seeded in (sampler, inner):
             if seeded is not None and hasattr(seeded, "set_epoch"):
                 seeded.set_epoch(epoch)
         if self.batch_sampler is None:

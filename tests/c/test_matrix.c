@@ -159,6 +159,32 @@ TEST(take_decodes_each_touched_chunk_once_and_remembers_it)
     scio_matrix_release(matrix);
 }
 
+TEST(what_take_remembers_can_be_limited)
+{
+    scio_matrix *matrix = must_open(named("f4"));
+    const size_t limits[] = {SIZE_MAX, SIZE_MAX, 0, 0, 4000, SIZE_MAX, SIZE_MAX};
+    const size_t caps[] = {32 << 20, 32 << 20, 0, 0, 4000, 32 << 20, 32 << 20};
+    const bool is_known[] = {false, true, false, false, false, false, true};
+    const int64_t rows[] = {140, 3, 77, 0, 149, 5, 6, 7};
+    const size_t least = scio_matrix_nbytes(matrix);
+    int64_t first = 0;
+
+    for (size_t i = 0; i < 7; i++) {
+        scio_error err = SCIO_ERROR_INIT;
+        scio_csr csr;
+        CHECK(scio_matrix_limit_cache(matrix, limits[i]) == caps[i]);
+        CHECK(scio_matrix_nbytes(matrix) <= least + caps[i]);
+        const int64_t before = scio_stats_get(SCIO_STAT_chunks_decoded);
+        CHECK(scio_matrix_take(matrix, rows, 8, SCIO_DTYPE_NONE, 0, NULL, &csr, &err) == SCIO_OK);
+        scio_csr_clear(&csr);
+        const int64_t n_decoded = scio_stats_get(SCIO_STAT_chunks_decoded) - before;
+        first = i == 0 ? n_decoded : first;
+        CHECK(is_known[i] ? n_decoded == 0 : n_decoded > 0 && n_decoded <= first);
+        CHECK(scio_matrix_nbytes(matrix) <= least + caps[i]);
+    }
+    scio_matrix_release(matrix);
+}
+
 TEST(csc_is_turned_into_rows_within_the_bytes_allowed)
 {
     scio_source *source = NULL;

@@ -165,3 +165,20 @@ TEST(the_hook_fails_the_nth_allocation_and_those_after_it)
     for (size_t i = 0; i < 5; i++)
         scio_mem_free(blocks[i]);
 }
+
+TEST(capped_sizes_stay_below_the_cap_and_are_exact_below_it)
+{
+    const uint64_t big[] = {SCIO_TOO_MANY, SCIO_TOO_MANY + 1, UINT64_MAX / 2, UINT64_MAX};
+
+    CHECK(scio_mul_capped(7, 6) == 42 && scio_add_capped(40, 2) == 42);
+    CHECK(scio_mul_capped(0, UINT64_MAX) == 0);
+    CHECK(scio_mul_capped(SCIO_TOO_MANY - 1, 1) == SCIO_TOO_MANY - 1);
+    CHECK(scio_add_capped(SCIO_TOO_MANY - 3, 2) == SCIO_TOO_MANY - 1);
+    for (size_t i = 0; i < 4; i++)
+        for (size_t k = 0; k < 4; k++) {
+            CHECK(scio_mul_capped(big[i], big[k]) == SCIO_TOO_MANY);
+            CHECK(scio_add_capped(big[i], big[k]) == SCIO_TOO_MANY);
+            CHECK(scio_mul_capped(big[i], 1) == SCIO_TOO_MANY);
+            CHECK(scio_add_capped(1, big[k]) == SCIO_TOO_MANY);
+        }
+}

@@ -113,13 +113,18 @@ def test_the_cap_holds_in_other_ways_of_use(tmp_path, path, how):
     loader = CellDataLoader(
         cells or CellDataset(path, None), 64, 2, form="csr", to="numpy", max_memory=cap, **options
     )
-    with Watch() as watch:
-        for _ in range(2):
+    for epoch in range(2):
+        with Watch() as watch:
             for i, _batch in enumerate(loader):
                 if how == "slow consumer" and i % 20 == 0:
                     time.sleep(0.02)  # everything fills up
-            assert 0 < loader.stats["peak_nbytes"] <= cap
-    assert cap / 20 < watch.peak <= cap
+        assert 0 < loader.stats["peak_nbytes"] <= cap
+        if how == "cache" and epoch == 1:  # mapped pages are counted, but the page cache's
+            assert loader.stats["rows"] == "mapped"
+            watch.peak -= sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
+        assert watch.peak <= cap
+        if epoch == 0:
+            assert watch.base + watch.peak > cap / 20
 
 
 RESIDENT = """
@@ -154,8 +159,9 @@ RESIDENT = """
 """
 
 
-@pytest.mark.parametrize("form", ["tokens", "csr", "dense"])
-@pytest.mark.parametrize("cap", [4, 8, 32])
+@pytest.mark.parametrize(
+    ("cap", "form"), [(4, "csr"), (8, "csr"), (8, "tokens"), (8, "dense"), (32, "csr")]
+)
 def test_the_process_grows_by_the_cap_and_little_more(path, form, cap):
     """What the cap does not count: plan, indptr and maps (a few bytes a cell), threads, Python."""
     facts = json.loads(run(RESIDENT, path, cap << 20, form, 64, "").stdout)
@@ -167,7 +173,9 @@ def test_the_process_grows_by_the_cap_and_little_more(path, form, cap):
 def large(tmp_path_factory) -> Path:
     """100,000 cells, 160 MB decoded."""
     adata = make_adata(100_000, 200)
-    return rewrite(adata, tmp_path_factory.mktemp("large") / "x.h5ad", chunk=20_000)
+    return rewrite(
+        adata, tmp_path_factory.mktemp("large") / "x.h5ad", chunk=20_000, compression=None
+    )
 
 
 @pytest.mark.parametrize(("form", "batch_size"), [("csr", 64), ("tokens", 4096), ("dense", 1024)])
@@ -199,7 +207,7 @@ LEAKS = """
     def facts():
         gc.collect()
         return (len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")),
-                scio.stats()["live_bufs"], len(os.listdir("/dev/shm")),
+                scio.stats()["live_bufs"],
                 len(os.listdir(cache)) if cache else 0,
                 sum(1 for _ in open("/proc/self/maps")),
                 int(open("/proc/self/statm").read().split()[1]) * 4096)
@@ -224,46 +232,30 @@ LEAKS = """
 
 @pytest.mark.parametrize("how", ["compact", "cache"])
 def test_loaders_with_resident_rows_leave_nothing(tmp_path, how):
-    n_cells, n_uses = (300, 1000) if how == "compact" else (5000, 200)
+    n_cells, n_uses = (300, 1000) if how == "compact" else (5000, 120)
     path = rewrite(make_adata(n_cells, 60, is_float=True), tmp_path / "x.h5ad", chunk=2000)
     cache = tmp_path / "cache" if how == "cache" else ""
     numbers = [int(n) for n in run(LEAKS, path, cache, n_uses).stdout.split()]
     before, after = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
-    assert after[:5] == before[:5]
-    assert after[5] <= before[5] + 8  # mappings: the allocator may take some
-    assert after[6] - before[6] < 12_000_000
+    assert after[:4] == before[:4]
+    assert after[4] <= before[4] + 8  # mappings: the allocator may take some
+    assert after[5] - before[5] < 12_000_000
 
 
 # --- statistics
 
 
-KEYS = [
-    "cells",
-    "batches",
-    "skipped_cells",
-    "seconds",
-    "cells_per_second",
-    "seconds_wait",
-    "seconds_consumer",
-    "seconds_decode",
-    "seconds_gather",
-    "seconds_collate",
-    "nbytes_read",
-    "chunks_decoded",
-    "chunks_total",
-    "n_windows",
-    "n_blocks",
-    "peak_nbytes",
-    "cap_nbytes",
-    "plan",
-    "rows",
-]
+NUMBERS = {
+    "cells", "batches", "skipped_cells", "seconds", "cells_per_second", "seconds_wait",
+    "seconds_consumer", "seconds_decode", "seconds_gather", "seconds_collate", "nbytes_read",
+    "chunks_decoded", "chunks_total", "n_windows", "n_blocks", "peak_nbytes", "cap_nbytes",
+}  # fmt: skip
 
 
 def check_stats(stats: dict, n_cells: int, n_batches: int, wall: float) -> None:
-    assert set(KEYS) <= set(stats)
-    assert all(name in CellDataLoader.stats.__doc__ for name in stats)
-    assert all(stats[key] >= 0 for key in KEYS[:-2])
+    assert set(stats) == NUMBERS | {"plan", "rows"}
+    assert all(f"``{name}``" in CellDataLoader.stats.__doc__ for name in stats)
+    assert all(stats[name] >= 0 for name in NUMBERS)
     assert (stats["cells"], stats["batches"]) == (n_cells, n_batches)
     assert 0 < stats["seconds"] <= wall
     assert stats["seconds_wait"] <= stats["seconds"]
@@ -289,10 +281,9 @@ def test_statistics_are_whole_and_add_up_while_iterating_too(path, threads, shuf
     chunks = sum(len(scio.open(path).file.dataset(f"X/{n}").units()) for n in ("data", "indices"))
     for epoch in range(2):
         start = time.perf_counter()
-        n_cells = n_batches = 0
-        for batch in loader:
+        n_cells = 0
+        for n_batches, batch in enumerate(loader, 1):
             n_cells += len(batch["index"])
-            n_batches += 1
             if n_batches % 40 == 1:
                 check_stats(loader.stats, n_cells, n_batches, time.perf_counter() - start)
         stats = loader.stats

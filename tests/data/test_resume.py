@@ -160,6 +160,7 @@ def in_a_new_process(jobs: list[dict[str, Any]]) -> list[list[list[str]]]:
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
+        check=False,
         timeout=100,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -406,6 +407,34 @@ def test_the_state_of_rank_0_serves_rank_1(files, shuffle):
         other = make(1)
         other.load_state_dict(states[k])
         assert epoch_of(other) == pins[k:]
+
+
+def test_the_plan_of_rank_0_is_not_imposed_on_a_rank_whose_cells_fit(wide):
+    def run(rank: int, max_memory: int) -> tuple[CellDataLoader, list[Any]]:
+        loader = wide_loader(wide, 0, max_memory, rank=rank, world_size=2, drop_last=False)
+        return loader, [epoch_and_states(loader) for _ in range(2)]
+
+    def least_that_fits(rank: int) -> int:
+        low, high = cap_of(wide, "nothing"), cap_of(wide, "fits")
+        while high - low > 1000:
+            middle = (low + high) // 2
+            if run(rank, middle)[0].stats["plan"] == "exact":
+                high = middle
+            else:
+                low = middle
+        return high
+
+    least = [least_that_fits(rank) for rank in range(2)]
+    assert abs(least[0] - least[1]) > 2000  # ranks have cells of different size
+    max_memory = sum(least) // 2
+    runs = [run(rank, max_memory) for rank in range(2)]
+    assert {loader.stats["plan"] for loader, _ in runs} == {"block", "exact"}
+    for rank, (_, epochs) in enumerate(runs):
+        pins, _ = epochs[1]
+        _, states = runs[1 - rank][1][1]
+        other = wide_loader(wide, 1, max_memory, rank=rank, world_size=2, drop_last=False)
+        other.load_state_dict(states[5])  # of the rank with the other plan
+        assert epoch_of(other) == pins[5:]
 
 
 def test_samplers_of_ranks_give_other_cells_and_yet_share_a_state(files):
