@@ -28,8 +28,8 @@ from scio.data import CellDataLoader, CellDataset
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """20,000 cells of 100 genes each."""
-    x = sp.random(20_000, 2_000, density=0.05, format="csr", dtype=np.float32, random_state=0)
+    """8,000 cells of 100 genes each."""
+    x = sp.random(8_000, 2_000, density=0.05, format="csr", dtype=np.float32, random_state=0)
     x.data = np.ceil(x.data * 5)
     path: Path = tmp_path_factory.mktemp("big") / "big.h5ad"
     return str(rewrite(anndata.AnnData(X=x), path, chunk=5000))
@@ -141,7 +141,7 @@ def loader_of():
 expected = [b["data"].sum() for b in loader_of()]
 loader = loader_of()
 iterator, got = iter(loader), []
-for _ in range(5):
+for _ in range(3):
     got.append(next(iterator)["data"].sum())
     pid = os.fork()
     if pid == 0:
@@ -172,7 +172,7 @@ INTERRUPTED = {
     "first epoch": "for b in loader: use(b)",
     "fill pass": "loader = new(shuffle='exact')\nwhile True:\n    for b in loader: use(b); loader = new(shuffle='exact'); break",
     "compact epoch, slow consumer": "list(loader)\nfor b in loader: use(b); time.sleep(0.05)",
-    "cache": "loader = new(cache=sys.argv[2], max_memory='12MB')\nfor b in loader: use(b); time.sleep(0.001)",
+    "cache": "loader = new(cache=sys.argv[2], max_memory='5MB')\nfor b in loader: use(b); time.sleep(0.001)",
 }
 
 
@@ -199,11 +199,13 @@ try:
 except KeyboardInterrupt:
     took = time.clock_gettime(time.CLOCK_MONOTONIC)
 print(took, flush=True)
+def temporaries():
+    return [name for name in os.listdir(sys.argv[2]) if "scio-" in name] if os.path.isdir(sys.argv[2]) else []
+assert bool(temporaries()) == {where == "cache"}
 loader = None
 gc.collect()
 assert sum(len(b["index"]) for b in new(drop_last=False)) == len(cells)
-left = [name for name in os.listdir(sys.argv[2]) if "scio-" in name] if os.path.isdir(sys.argv[2]) else []
-assert not left, left
+assert not temporaries(), temporaries()
 print(len(os.listdir("/proc/self/task")) <= 1 + scio.get_threads() + 8)
 """,
         big,
@@ -318,10 +320,13 @@ def test_the_process_ends_as_it_should(big, end):
 
 # --- too little memory
 
+IS_LIMITED = not os.environ.get("SCIO_SANITIZE")  # AddressSanitizer reserves terabytes
+
 
 def test_memory_that_is_refused_is_a_memory_error_and_the_next_loader_works(big):
     out = output(
         HEAD
+        + f"is_limited = {IS_LIMITED}"
         + """
 import resource
 cells = CellDataset(sys.argv[1], None)
@@ -336,7 +341,8 @@ for extra in (1, 2, 4, 8, 12, 16, 24, 32):
     for settings in ({"form": "dense", "batch": 4096}, {"shuffle": "exact"}, {}):
         settings = dict(settings)
         form, batch = settings.pop("form", "csr"), settings.pop("batch", 64)
-        resource.setrlimit(resource.RLIMIT_AS, (size() + (extra << 20), -1))
+        limit = size() + (extra << 20) if is_limited else -1
+        resource.setrlimit(resource.RLIMIT_AS, (limit, -1))
         try:
             kept = list(CellDataLoader(cells, batch, 2, form=form, to="numpy", max_memory="900MB",
                                        **settings))
@@ -345,10 +351,10 @@ for extra in (1, 2, 4, 8, 12, 16, 24, 32):
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
         kept = None
         gc.collect()
-assert sum(len(b["index"]) for b in new(max_memory="12MB")) == n == 20_000
+assert sum(len(b["index"]) for b in new(max_memory="12MB")) == n == 8_000
 assert scio.stats()["live_bufs"] <= before, (scio.stats()["live_bufs"], before)
 print(refused)
 """,
         big,
     )
-    assert int(out) >= 8
+    assert int(out) >= 8 or not IS_LIMITED
