@@ -57,10 +57,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("settings", ["shuffle='block'", "shuffle='exact', max_memory='64MB'"])
-def test_a_timeout_is_an_error_and_the_process_goes_on(files, settings):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_timeout_is_an_error_and_the_process_goes_on(files, settings, threads):
     out = output(
         HANGS
         + f"""
+scio.set_threads({threads})                # with one, a read that hangs has the whole pool
 threads = scio.get_threads()
 loader = loader_of(timeout=0.5, {settings})
 if loader.shuffle == "block":
