@@ -88,7 +88,7 @@ def test_buffers_never_exceed_the_cap(path, form, cap, shuffle):
             if epoch == 1:
                 assert stats["rows"] == ("compact" if cap == 32 else "decoded")
     assert watch.n_samples > 20
-    assert (cap << 20) / 20 < watch.peak <= cap << 20
+    assert (cap << 20) / 100 < watch.peak <= cap << 20
     del batch, loader
     assert scio.stats()["live_buf_nbytes"] <= watch.base
 
@@ -124,7 +124,7 @@ def test_the_cap_holds_in_other_ways_of_use(tmp_path, path, how):
             watch.peak -= sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
         assert watch.peak <= cap
         if epoch == 0:
-            assert watch.base + watch.peak > cap / 20
+            assert watch.base + watch.peak > cap / 100  # it did watch
 
 
 RESIDENT = """
