@@ -82,6 +82,7 @@ class Residence:
         self._guard: Any = None  # removes temporaries when an unfinished sink is dropped
         self._is_cache_lost = False
         self._filled: dict[str, float] = {}
+        self._dealt: NDArray[np.int64] | None = None  # this rank's cells, once asked for
         store = loader.dataset.store
         matrices = store.core_matrices() + store.core_tracks()
         self._is_in_memory = not any(m.is_in_file for m in matrices)
@@ -100,9 +101,10 @@ class Residence:
         """Global ids of this rank's cells, ascending; None: all of them."""
         loader = self._loader
         if loader.world_size > 1 and not loader.is_given:
-            plan = "none" if loader.shuffle is False else "block"
-            cells, _ = loader.make_core(0, plan, drop_last=False).plan()
-            return np.unique(cells)
+            if self._dealt is None:
+                cells, _ = loader.make_core(0, loader.plain_plan, drop_last=False).plan()
+                self._dealt = np.unique(cells)
+            return self._dealt
         return None if loader.dataset.has_all_cells else loader.dataset.cells
 
     # --- an epoch
