@@ -289,8 +289,8 @@ ENDS = {
         0,
     ),
     "thread": (
-        "def take():\n    try:\n        for b in loader: time.sleep(0.01)\n"
-        "    except scio.errors.LoaderCancelled: pass\n"
+        "def take():  # cancelled while it waits, or closed before it asks\n    try:\n        for b in loader: time.sleep(0.01)\n"
+        "    except (scio.errors.LoaderCancelled, ValueError): pass\n"
         "threading.Thread(target=take, daemon=True).start()\ntime.sleep(0.2)",
         0,
     ),
