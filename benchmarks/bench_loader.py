@@ -75,6 +75,9 @@ def scio_cases(file: File, threads: int) -> list[Case]:
     cases = [first("csr", size) for size in (64, 512, 4096)]
     if threads > 1:
         cases.append(first("csr", 64, threads=1))
+    # A cap below the compact form of all cells: nothing is kept for later epochs.
+    alone = {"threads": threads, "max_memory": "160MiB"}
+    cases.append(Case("scio first epoch, nothing kept", "csr", 64, "scio_loader", alone))
     cases += [first("dense-2000", size) for size in (64, 4096)]
     cases += [first("dense", 64), first("dense", 4096, max_memory=ALL_MEMORY)]
     cases += [first("tokens", 64), first("tokens", 512)]
