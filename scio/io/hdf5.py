@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio._names import near_names
-from scio.errors import IOFormatError, KeyNotFoundError, UnsupportedError
+from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError, UnsupportedError
 from scio.io import _values
 
 
@@ -95,8 +97,16 @@ class HDF5File:
         return self.kind(path) is not None
 
     def keys(self, path: str) -> list[str]:
-        """Names of the members of a group, links that lead out of the file left out."""
-        return [link[0] for link in self.core.links(path) if link[1] in ("hard", "soft")]
+        """Names of the members of a group, links that lead out of the file left out.
+
+        Raises
+        ------
+        CorruptFileError
+            If there is something else than a group.
+        """
+        with _kinds_of_objects():
+            links = self.core.links(path)
+        return [link[0] for link in links if link[1] in ("hard", "soft")]
 
     def attr_names(self, path: str) -> list[str]:
         """Names of the attributes of an object."""
@@ -143,9 +153,12 @@ class HDF5File:
         ------
         KeyNotFoundError
             If there is nothing at `path`; near names are offered.
+        CorruptFileError
+            If there is something else than a dataset.
         """
         try:
-            return self.core.dataset(path)
+            with _kinds_of_objects():
+                return self.core.dataset(path)
         except KeyNotFoundError as error:
             parent, _, name = path.rstrip("/").rpartition("/")
             if self.kind(parent or "/") == "group":
@@ -177,6 +190,15 @@ class HDF5File:
         else:
             values = _values.decode(self.core, info, dataset.read_raw(), where)
         return values if dataset.shape else values[()]
+
+
+@contextmanager
+def _kinds_of_objects() -> Iterator[None]:
+    """The core calls a group where a dataset was asked for a wrong type; here the file is wrong."""
+    try:
+        yield
+    except TypeError as error:
+        raise CorruptFileError(str(error)) from error
 
 
 def _source_name(source: Any) -> str:
