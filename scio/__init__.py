@@ -35,8 +35,23 @@ __all__ = [
     "stats",
 ]
 
-_MODULES = frozenset({"data", "datasets", "errors", "io"})
-_OBJECTS = {"CSR": "scio.matrix", "open": "scio.io.h5ad"}
+_MODULES = frozenset({"data", "datasets", "errors", "io", "plot", "pp", "testing"})
+_OBJECTS = {
+    "CSR": "scio.matrix",
+    "concat_on_disk": "scio.io.concat",
+    "diff": "scio.io.diff",
+    "open": "scio.io.h5ad",
+    "read_10x_h5": "scio.io.tenx",
+    "read_10x_mtx": "scio.io.mtx",
+    "read_h5ad": "scio.io.read",
+    "read_h5mu": "scio.io.mudata",
+    "read_loom": "scio.io.loom",
+    "repair": "scio.io.repair",
+    "verify": "scio.io.verify",
+    "write_h5ad": "scio.io.write",
+    "write_h5mu": "scio.io.mudata",
+    "write_subset": "scio.io.subset",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,45 @@
+"""Preprocessing: quality control, normalisation, gene selection, size factors.
+
+Names, arguments and result keys are scanpy's; sources are AnnData objects, matrices, and files, which
+are streamed.  Results do not depend on threads, chunks, storage or machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_OBJECTS = {
+    "GeneStats": "scio.pp.stats",
+    "calculate_qc_metrics": "scio.pp.qc",
+    "clean_size_factors": "scio.pp.size_factors",
+    "filter_cells": "scio.pp.filters",
+    "filter_genes": "scio.pp.filters",
+    "gene_stats": "scio.pp.stats",
+    "highly_variable_genes": "scio.pp.hvg",
+    "is_outlier": "scio.pp.qc",
+    "log1p": "scio.pp.normalize",
+    "normalize_pearson_residuals": "scio.pp.residuals",
+    "normalize_total": "scio.pp.normalize",
+    "pooled_size_factors": "scio.pp.size_factors",
+    "recipe": "scio.pp.recipe",
+    "sample": "scio.pp.sampling",
+    "scale": "scio.pp.scaling",
+    "scale_params": "scio.pp.scaling",
+    "subsample": "scio.pp.sampling",
+}
+
+__all__ = sorted(_OBJECTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OBJECTS:
+        value = getattr(importlib.import_module(_OBJECTS[name]), name)
+        globals()[name] = value  # the next look-up does not come here
+        return value
+    message = f"module 'scio.pp' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
