@@ -8,6 +8,7 @@
 #define SCIO_H5WRITE_CHUNKED_H
 
 #include "base/error.h"
+#include "codec/encoder.h"
 #include "h5write/writer.h"
 
 #include <stddef.h>

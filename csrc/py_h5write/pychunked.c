@@ -2,8 +2,6 @@
  * here asks the writer first whether there still is one. */
 #include "py_h5write/pyh5write.h"
 
-#include "codec/encoder.h"
-
 typedef struct py_chunked {
     PyObject_HEAD
     py_writer *writer;
