@@ -18,10 +18,9 @@ fill(int kind, uint8_t *out, size_t nbytes)
 
     for (size_t i = 0; i < nbytes; i++) {
         state = state * 1664525u + 1013904223u;
-        out[i] = kind == 0   ? 0
-                 : kind == 1 ? (uint8_t)(state >> 24)
-                 : kind == 2 ? (uint8_t)(i % 4 == 0 ? state >> 30 : 0)
-                             : (uint8_t)(i / 4 >> 8 * (i % 4));
+        const uint32_t values[N_KINDS] = {0, state >> 24, i % 4 == 0 ? state >> 30 : 0,
+                                          (uint32_t)(i / 4 >> 8 * (i % 4))};
+        out[i] = (uint8_t)values[kind];
     }
 }
 
