@@ -561,7 +561,7 @@ def test_states_of_other_data_and_other_rank_counts_are_refused():
     with pytest.raises(ValueError, match="shards was"):
         DistributedShardSampler([2, 4], 1, 0).load_state_dict(shards)
     weighted = WeightedCellSampler(of_counts(2, 2), [1, 2, 3, 4]).state_dict()
-    with pytest.raises(ValueError, match="weights is"):
+    with pytest.raises(ValueError, match="weights was"):
         WeightedCellSampler(of_counts(2, 2), [1, 2, 3, 5]).load_state_dict(weighted)
 
 
