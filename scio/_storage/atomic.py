@@ -106,7 +106,18 @@ class Temporary:
 def atomic_path(
     target: str | os.PathLike[str], *, overwrite: bool = True, break_hardlinks: bool = False
 ) -> Iterator[Path]:
-    """Give a temporary path; publish it as `target` when the block ends without an exception.
+    """Give the path of an `atomic_temporary`, for blocks that need no lock."""
+    with atomic_temporary(
+        target, overwrite=overwrite, break_hardlinks=break_hardlinks
+    ) as temporary:
+        yield temporary.path
+
+
+@contextlib.contextmanager
+def atomic_temporary(
+    target: str | os.PathLike[str], *, overwrite: bool = True, break_hardlinks: bool = False
+) -> Iterator[Temporary]:
+    """Give a temporary; publish it as `target` when the block ends without an exception.
 
     Parameters
     ----------
@@ -119,8 +130,9 @@ def atomic_path(
 
     Yields
     ------
-    Path
-        A path in the target's directory; the block creates the file there.
+    Temporary
+        Its ``path`` lies in the target's directory; the block creates the file there, and calls
+        ``lock`` if it works on it for long.
 
     Raises
     ------
@@ -135,7 +147,7 @@ def atomic_path(
     check_target(temporary.target, overwrite=overwrite, break_hardlinks=break_hardlinks)
     try:
         with _told_of_the_target(temporary):
-            yield temporary.path
+            yield temporary
         temporary.publish(overwrite=overwrite)
     finally:
         temporary.remove()
