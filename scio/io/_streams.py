@@ -151,7 +151,7 @@ class ArrayStream:
         chunks = _chunk_of((first, *self._row_shape), self._dtype.itemsize, can_grow=can_grow)
         self._digest = hashlib.sha256() if options.checksums else None
         deflate = options.compression_opts if options.compression is not None else None
-        self._chunked = _open(writer)(
+        self._chunked = writer.chunked(
             path,
             shape=(shape[0], *self._row_shape),
             dtype=self._dtype.name,
@@ -243,23 +243,3 @@ def write_numbers(
     )
     stream.append(array)
     stream.finish()
-
-
-class _Buffered:
-    """Until the core has `Writer.chunked`: everything is kept and written contiguous."""
-
-    def __init__(self, writer: Writer, path: str, *, shape: Any, dtype: str, **_: Any) -> None:
-        self._writer, self._path = writer, path
-        self._pieces = [np.empty((0, *shape[1:]), dtype)]
-
-    def append(self, rows: NDArray[Any]) -> None:
-        self._pieces.append(rows.copy())
-
-    def finish(self) -> None:
-        self._writer.dataset(self._path, np.concatenate(self._pieces))
-
-
-def _open(writer: Any) -> Any:
-    import functools
-
-    return getattr(writer, "chunked", None) or functools.partial(_Buffered, writer)
