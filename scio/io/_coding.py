@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from scio._core import csr_validate
 from scio._optional import require
-from scio.io._plain import Awkward, DenseParts, Members, NullableStrings, SparseParts, Table
+from scio.io._plain import (
+    Awkward,
+    Compressed,
+    DenseParts,
+    Members,
+    NullableStrings,
+    SparseParts,
+    Table,
+)
 from scio.io.elements import Categorical
 
 _BLOCK_NBYTES = 64 << 20  # of a matrix that is not in memory
@@ -209,6 +217,8 @@ def _repeated_strings(series: Any) -> Categorical | None:
     pandas = sys.modules["pandas"]
     if pandas.api.types.infer_dtype(series) != "string":
         return None
+    if any("\0" in text for text in series.dropna()):
+        return None  # pandas takes "a\0b" for "a"; as strings they are refused
     coded = pandas.Categorical(series)
     if len(coded.categories) >= len(coded):
         return None
@@ -308,7 +318,7 @@ def _from_scipy(sparse: Any, value: Any, path: str) -> Any:
     return _compressed(value, path)
 
 
-def _compressed(value: Any, path: str) -> SparseParts:
+def _compressed(value: Any, path: str) -> Compressed:
     """A CSR or CSC matrix in memory, checked: what scio writes is sound."""
     is_csc = value.format == "csc"
     shape = (int(value.shape[0]), int(value.shape[1]))
@@ -326,10 +336,7 @@ def _compressed(value: Any, path: str) -> SparseParts:
         error.add_note(f"{path} was not written")
         raise
 
-    def blocks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-        yield data, indices, np.diff(indptr)
-
-    return SparseParts(is_csc, shape, np.dtype(value.dtype), blocks, nnz)
+    return Compressed(is_csc, shape, data, indices, indptr)
 
 
 def _sparse_blocks(
@@ -340,7 +347,8 @@ def _sparse_blocks(
     def blocks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         for piece in pieces():
             wanted = piece.tocsc() if is_csc else piece.tocsr()
-            yield from _compressed(wanted, path).blocks()
+            block = _compressed(wanted, path)
+            yield block.data, block.indices, np.diff(block.indptr)
 
     return SparseParts(is_csc, shape, np.dtype(dtype), blocks)
 
@@ -501,21 +509,27 @@ def _in_memory(frame: Any) -> Any:
 def _matrix_of(adata: Any, path: str) -> Any:
     if not (adata.isbacked and adata.is_view) or 0 in adata.shape:
         return adata.X
-    stored = adata.file["X"]
-    marks = (stored.attrs.get("encoding-type"), stored.attrs.get("h5sparse_format"))
-    is_csc = any(mark in {"csc_matrix", "csc"} for mark in marks)
-    if is_csc:
-        step = min(_MAX_BLOCK_ROWS, adata.n_vars)
-        pieces = (adata[:, i : i + step].X for i in range(0, adata.n_vars, step))
+    # a view of a view is refused there, so blocks are views of the whole
+    whole, obs, var = adata._adata_ref, adata._oidx, adata._vidx
+    rows = np.arange(whole.n_obs)[obs]
+    columns = np.arange(whole.n_vars)[var]
+    stored = whole.X
+    if hasattr(stored, "format"):
+        is_csc = stored.format == "csc"
+        step = _MAX_BLOCK_ROWS
     else:
-        rows = _MAX_BLOCK_ROWS if any(marks[:1]) and hasattr(stored, "keys") else 0
-        step = rows or _rows_per_block(adata.shape, stored.dtype.itemsize)
-        pieces = (adata[i : i + step].X for i in range(0, adata.n_obs, step))
-    shape = (int(adata.n_obs), int(adata.n_vars))
-    dtype = stored["data"].dtype if hasattr(stored, "keys") else stored.dtype
-    if hasattr(stored, "keys"):
-        return _sparse_blocks(is_csc, shape, dtype, lambda: pieces, path)
-    return DenseParts(shape, np.dtype(dtype), lambda: map(np.asarray, pieces))
+        is_csc = False
+        step = _rows_per_block(stored.shape, stored.dtype.itemsize)
+
+    def pieces() -> Iterator[Any]:
+        for start in range(0, len(columns) if is_csc else len(rows), step):
+            part = slice(start, start + step)
+            yield whole[obs, columns[part]].X if is_csc else whole[rows[part], var].X
+
+    shape = (len(rows), len(columns))
+    if hasattr(stored, "format"):
+        return _sparse_blocks(is_csc, shape, stored.dtype, pieces, path)
+    return DenseParts(shape, np.dtype(stored.dtype), lambda: map(np.asarray, pieces()))
 
 
 _CONVERTERS: tuple[tuple[str, Callable[[Any, Any, str], Any]], ...] = (

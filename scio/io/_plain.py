@@ -104,6 +104,26 @@ def _keep_nullable(frame: Frame, name: str, column: Any) -> Any:
     return NullableStrings(column, na_value) if encoding == "nullable-string-array" else column
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compressed:
+    """A CSR or CSC matrix in memory.
+
+    Attributes
+    ----------
+    is_csc : bool
+    shape : tuple of int
+        (n_rows, n_cols).
+    data, indices : ndarray, shape (nnz,)
+    indptr : ndarray of int64, shape (n_rows + 1,), or (n_cols + 1,) for CSC
+    """
+
+    is_csc: bool
+    shape: tuple[int, int]
+    data: NDArray[Any]
+    indices: NDArray[Any]
+    indptr: NDArray[np.int64]
+
+
 SparseBlock = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
@@ -120,15 +140,12 @@ class SparseParts:
         Of the values.
     blocks : function
         Gives an iterator of (data, indices, entries per row of the block).
-    nnz : int or None
-        Entries, None when that is not known before the last block.
     """
 
     is_csc: bool
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     blocks: Callable[[], Iterator[SparseBlock]]
-    nnz: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from scio._storage.keys import escape_key
 from scio.errors import IOWriteError, ScioError, ScioWarning
 from scio.io._plain import (
     Awkward,
+    Compressed,
     DenseParts,
     Members,
     NullableStrings,
@@ -229,9 +230,15 @@ def member_path(path: str, key: Any, context: Context) -> str:
 
 def write_csr_group(writer: Writer, path: str, shape: tuple[int, int]) -> None:
     """Write the group of a CSR matrix without its three arrays."""
-    writer.group(path)
-    _tag(writer, path, "csr_matrix", "0.1.0")
+    _begin_sparse(writer, path, is_csc=False)
     writer.attr(path, "shape", np.array(shape, dtype=np.int64))
+
+
+def _begin_sparse(writer: Writer, path: str, is_csc: bool) -> str:
+    encoding = "csc_matrix" if is_csc else "csr_matrix"
+    writer.group(path)
+    _tag(writer, path, encoding, "0.1.0")
+    return encoding
 
 
 def tag_array(writer: Writer, path: str) -> None:
@@ -282,8 +289,7 @@ class SparseStream:
         self._writer, self._path, self._options = writer, path, options
         self._shape, self._is_csc = shape, is_csc
         self._counts: list[NDArray[np.int64]] = []
-        writer.group(path)
-        _tag(writer, path, "csc_matrix" if is_csc else "csr_matrix", "0.1.0")
+        _begin_sparse(writer, path, is_csc)
         self._data = self._stream("data", data_dtype)
         self._indices = self._stream("indices", index_dtype)
 
@@ -389,14 +395,20 @@ def _write_indptr(writer: Writer, path: str, indptr: NDArray[Any], options: Stor
 
 
 def _write_csr(writer: Writer, path: str, value: CSR, context: Context) -> None:
-    write_csr_group(writer, path, value.shape)
-    for name in ("data", "indices"):
-        array = getattr(value, name)
-        if name == "indices":
-            array = array.astype(index_dtype_for(value.shape[1]), copy=False)
-        write_numbers(writer, f"{path}/{name}", array, context.options, can_grow=True)
+    parts = Compressed(False, value.shape, value.data, value.indices, value.indptr)
+    _write_compressed(writer, path, parts, context)
+
+
+def _write_compressed(writer: Writer, path: str, value: Compressed, context: Context) -> None:
+    encoding = _begin_sparse(writer, path, value.is_csc)
+    writer.attr(path, "shape", np.array(value.shape, dtype=np.int64))
+    indices = value.indices.astype(
+        index_dtype_for(value.shape[0 if value.is_csc else 1]), copy=False
+    )
+    write_numbers(writer, f"{path}/data", value.data, context.options, can_grow=True)
+    write_numbers(writer, f"{path}/indices", indices, context.options, can_grow=True)
     _write_indptr(writer, path, value.indptr, context.options)
-    context.report.add(path, "csr_matrix")
+    context.report.add(path, encoding)
 
 
 def _write_sparse_parts(writer: Writer, path: str, value: SparseParts, context: Context) -> None:
@@ -718,9 +730,11 @@ def _write_records(writer: Writer, path: str, value: NDArray[Any], context: Cont
     fields: list[Any] = []
     for name in names:
         base, shape = parts[name].dtype, value.dtype[name].shape
-        if base.kind in "US" or base.kind == "O":
+        if base.kind in "UO":
             parts[name] = _texts_of(f"{path}[{name!r}]", parts[name])
             fields.append((name, object, shape))
+        elif base.kind == "S":
+            fields.append((name, base, shape))
         elif base.kind == "V":
             message = f"{path}[{name!r}] is a record in a record, which AnnData files cannot hold"
             raise TypeError(message)
@@ -736,8 +750,6 @@ def _write_records(writer: Writer, path: str, value: NDArray[Any], context: Cont
 
 def _texts_of(path: str, values: NDArray[Any]) -> NDArray[Any]:
     flat = values.reshape(-1).tolist()
-    if values.dtype.kind == "S":
-        flat = [v.decode("utf-8") for v in flat]
     wrong = next((i for i, v in enumerate(flat) if not isinstance(v, str)), -1)
     if wrong >= 0:
         raise TypeError(_no_encoding(path, flat, wrong, values.shape))
@@ -799,6 +811,7 @@ _ENCODERS: tuple[tuple[Any, Callable[[Writer, str, Any, Context], None]], ...] =
     (Categorical, _write_categorical),
     (NullableStrings, _write_nullable_strings),
     (CSR, _write_csr),
+    (Compressed, _write_compressed),
     (SparseParts, _write_sparse_parts),
     (DenseParts, _write_dense_parts),
     (Awkward, _write_awkward),

@@ -19,7 +19,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata.experimental import read_elem_lazy
-from anndata.tests.helpers import assert_equal
 
 import scio
 from scio._storage.keys import escape_key, unescape_key
@@ -27,7 +26,10 @@ from scio.errors import ScioWarning, TargetExistsError
 from scio.io import writer as writer_module
 from scio.io.writer import DenseStream, SparseStream, StorageOptions, new_file
 from tests.io.compare import Comparison
+from tests.io.same import assert_equal
 from tests.io.test_writer import odd_obs
+
+pytestmark = pytest.mark.filterwarnings("ignore:Support for Awkward")
 
 NUMBERS = ["bool", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))]
 NUMBERS += ["float16", "float32", "float64", "complex64", "complex128"]
@@ -73,7 +75,7 @@ def full() -> anndata.AnnData:
     adata.varp["graph"] = sp.csr_matrix((7, 7), dtype="f4")
     adata.uns = {
         "text": "größe", "empty text": "", "int": 3, "huge": 2**63, "real": 0.5, "truth": True,
-        "np": np.float32(2.5), "i": 1 + 2j, "none": None, "dict": {"a": {"b": {}}, "l": [1, 2, 3]},
+        "np": np.float32(2.5), "i": np.complex128(1 + 2j), "none": None, "dict": {"a": {"b": {}}, "l": [1, 2, 3]},
         "words": np.array(["a", "längere"]), "objects": np.array(["a", ""], object),
         "grid": np.array([["a", "b"], ["c", ""]], object), "list": ["a", "b"], "no items": [],
         "zero d": np.array(7), "zero rows": np.zeros((0, 4), "i1"), "bytes": np.array([b"ab", b"c"]),
@@ -98,14 +100,7 @@ def write_both(adata: anndata.AnnData, folder: Path, **options) -> tuple[Path, P
 
 
 def assert_reads_equal(ours: Path, theirs: Path) -> None:
-    a, b = anndata.read_h5ad(ours), anndata.read_h5ad(theirs)
-    assert_equal(a, b, exact=True)
-    for axis in ("obs", "var"):
-        pd.testing.assert_frame_equal(getattr(a, axis), getattr(b, axis))
-    assert list(a.uns) == list(b.uns)
-    for mine, wanted in zip((a.X, *a.layers.values()), (b.X, *b.layers.values()), strict=True):
-        assert mine.dtype == wanted.dtype
-        assert type(mine) is type(wanted)
+    assert_equal(anndata.read_h5ad(ours), anndata.read_h5ad(theirs))
 
 
 # --- elements
@@ -338,7 +333,7 @@ def test_the_object_stays_as_it_is(tmp_path):
     before = copy.deepcopy(adata)
     ids = {k: id(v) for k, v in adata.layers.items()}
     scio.write_h5ad(adata, tmp_path / "x.h5ad")
-    assert_equal(adata, before, exact=True)
+    assert_equal(adata, before)
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     pd.testing.assert_frame_equal(adata.raw.var, before.raw.var)
     assert adata.obs["repeats"].dtype == object
@@ -470,9 +465,9 @@ BAD_COLUMNS = {
     "timedelta": (pd.to_timedelta(range(6), "s"), r"timedelta64.*total_seconds"),
     "period": (pd.period_range("2020", periods=6, freq="D"), r"period.*astype\(str\)"),
     "interval": (pd.interval_range(0, 6), r"interval.*Interval in row 0.*astype\(str\)"),
-    "cut": (pd.cut(np.arange(6.0), 2), r"/obs/bad/categories.*interval.*rename_categories"),
+    "cut": (pd.cut(np.arange(6.0), 2), r"/categories.*interval.*rename_categories"),
     "mixed": (["a", "b", 3, "c", 4, 5], r"int in row 2, 3,.*astype\(str\), since"),
-    "objects": ([1, 2, None, 4, 5, 6], r"int in row 0, 1,.*astype\('Int64'\)"),
+    "objects": (np.array([1, 2, None, 4, 5, 6], object), r"int in row 0, 1,.*astype\('Int64'\)"),
     "maybe": (np.array([True, None, False] * 2, object), r"bool in row 0.*astype\('boolean'\)"),
     "decimal": ([decimal.Decimal(1)] * 6, r"Decimal in row 0.*astype\('float64'\)"),
     "late": (["a"] * 5 + [datetime.date(2020, 1, 1)], r"date in row 5.*astype\(str\)"),
