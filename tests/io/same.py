@@ -38,7 +38,9 @@ def assert_equal(a: Any, b: Any, where: str = "") -> None:
         pd.testing.assert_extension_array_equal(a, b, obj=where or "array")
     elif isinstance(b, np.ndarray):
         assert isinstance(a, np.ndarray), (where, type(a))
-        assert (a.dtype, a.shape) == (b.dtype.newbyteorder("="), b.shape), (where, a.dtype, b.dtype)
+        dtypes = a.dtype.newbyteorder("="), b.dtype.newbyteorder("=")
+        assert dtypes[0] == dtypes[1], (where, dtypes)
+        assert a.shape == b.shape, where
         np.testing.assert_array_equal(a, b, err_msg=where)
     else:
         assert type(a) is type(b), (where, type(a), type(b))
