@@ -247,9 +247,7 @@ def fixed_text_array(fields: NDArray[np.uint8], padding: int, where: str, /) -> 
     """Return fields of shape (n, itemsize) as an array of strings; padding as HDF5 numbers it."""
 
 def read_datasets(
-    requests: Sequence[
-        tuple[Dataset, str | None, Sequence[int] | None, Sequence[int] | None, int]
-    ],
+    requests: Sequence[tuple[Dataset, str | None, Sequence[int] | None, Sequence[int] | None, int]],
     /,
     *,
     threads: int = -1,

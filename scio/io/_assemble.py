@@ -13,6 +13,7 @@ from scio._optional import require
 from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError
 from scio.io._plan import Deferred, Rows
 from scio.io.elements import Frame
+from scio.io.h5ad import shape_of
 from scio.matrix import row_index
 
 if TYPE_CHECKING:
@@ -134,20 +135,14 @@ class _Parts:
         if reader.file.kind(self._path("uns")) != "group" or reader.file.kind(group) != "group":
             return
         members = reader.file.keys(group)
+        shape = (self.obs_rows.n_total, self.obs_rows.n_total)
         for name in _GRAPHS:
             path = f"{group}/{name}"
-            if name in members and reader.wanted.has(path.strip("/")) and self._is_graph(path):
+            if name not in members or shape_of(reader.file, path) != shape:
+                continue
+            if reader.wanted.has(path.strip("/")):
                 self.graphs[name] = reader.element(path, (self.obs_rows, self.obs_rows))
                 reader.moved.add(path)
-
-    def _is_graph(self, path: str) -> bool:
-        file, n_obs = self.reader.file, self.obs_rows.n_total
-        if file.kind(path) == "dataset":
-            return file.dataset(path).shape == (n_obs, n_obs)
-        for name in ("shape", "h5sparse_shape"):
-            if name in file.attr_names(path):
-                return [int(v) for v in np.ravel(file.attr(path, name))] == [n_obs, n_obs]
-        return False
 
     def _plan_labels(self) -> Deferred:
         """Labels of categorical columns, which old frames keep in uns."""
@@ -304,7 +299,4 @@ def _drop_unused(frame: Any, uns: dict[str, Any]) -> None:
         elif len(colors) != len(before):
             del uns[f"{name}_colors"]
         else:
-            uns[f"{name}_colors"] = np.array(colors)[
-                np.isin(before, frame[name].cat.categories)
-            ]
-
+            uns[f"{name}_colors"] = np.array(colors)[np.isin(before, frame[name].cat.categories)]

@@ -125,12 +125,16 @@ class Plan:
         del self._requests[mark[0] :]
         self.nbytes = mark[1]
 
-    def numbers(self, dataset: _core.Dataset, dtype: str | None = None, limit: int = -1) -> Deferred:
+    def numbers(
+        self, dataset: _core.Dataset, dtype: str | None = None, limit: int = -1
+    ) -> Deferred:
         """Read a whole dataset of numbers, as stored or cast; `limit`: integers in [0, limit)."""
         itemsize = np.dtype(dtype or dataset.dtype).itemsize
         return self._add(dataset, dtype, itemsize, None, limit)
 
-    def values(self, path: str, axes: Sequence[Rows] = (), *, is_text_raw: bool = False) -> Deferred:
+    def values(
+        self, path: str, axes: Sequence[Rows] = (), *, is_text_raw: bool = False
+    ) -> Deferred:
         """Read a dataset of any type, or what `axes` select of its first dimensions.
 
         Parameters
@@ -174,7 +178,9 @@ class Plan:
             message = f"{self.file.name}: {path} has shape {shape}, expected {expected}"
             raise CorruptFileError(message)
 
-    def _form(self, dataset: _core.Dataset, path: str, is_text_raw: bool) -> Callable[..., Deferred]:
+    def _form(
+        self, dataset: _core.Dataset, path: str, is_text_raw: bool
+    ) -> Callable[..., Deferred]:
         """How boxes of this dataset are read."""
         info = dataset.type
         where = f"{self.file.name}: {path}"
@@ -210,10 +216,7 @@ class Plan:
             if rows.range is None and rows.index is not None:
                 later.append((axis, rows.index - low))
         pieces = axes[0].pieces(dataset.chunks[0] if dataset.chunks else 0)
-        parts = [
-            one(((low, *start[1:]), (n, *count[1:])))
-            for low, n in pieces
-        ]
+        parts = [one(((low, *start[1:]), (n, *count[1:]))) for low, n in pieces]
         inside = axes[0].inside(pieces)
 
         def finish() -> NDArray[Any]:

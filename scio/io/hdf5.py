@@ -134,7 +134,9 @@ class HDF5File:
             text = self.core.text_attr(path, name)
         except TypeError:  # no string
             value = self.attr(path, name, default)
-            return value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+            return (
+                value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+            )
         except KeyNotFoundError:  # no such object
             return default
         return default if text is None else text

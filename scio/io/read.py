@@ -95,7 +95,9 @@ def read_h5ad(
     """
     if backed is not None and backed is not False:
         if not (elements is None and obs is None and var is None and not as_sparse):
-            message = "backed= opens the whole file: it takes no elements=, obs=, var= or as_sparse="
+            message = (
+                "backed= opens the whole file: it takes no elements=, obs=, var= or as_sparse="
+            )
             raise ValueError(message)
         return _read_backed(filename, backed)
     as_sparse = _sparse_names(as_sparse)
@@ -268,9 +270,7 @@ def _available_memory() -> int | None:
     try:
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
-            stat = dict(
-                line.split() for line in (group / "memory.stat").read_text().splitlines()
-            )
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             used = int((group / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
             found.append(max(0, int(limit) - used))
     except (OSError, ValueError):
