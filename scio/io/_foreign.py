@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scio._optional import require
 from scio.errors import CorruptFileError, ScioWarning
-from scio.io.hdf5 import HDF5File
 from scio.matrix import CSR
+
+if TYPE_CHECKING:
+    from scio.io.hdf5 import HDF5File
 
 
 def note(text: str) -> None:
