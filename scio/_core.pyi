@@ -38,7 +38,7 @@ class File:
 
     def __new__(
         cls,
-        source: str | bytes | memoryview | Callable[[int, int], bytes],
+        source: str | bytes | memoryview | Callable[[int, int], bytes | memoryview],
         /,
         *,
         nbytes: int = -1,
