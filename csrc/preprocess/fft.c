@@ -1,14 +1,14 @@
 /* A power of two is transformed by radix 2; any other length n by Bluestein's identity
- * jk = (j^2 + k^2 - (k - j)^2) / 2, which makes of it a convolution with the chirp e^(pi i j^2 / n),
- * done by transforms of the next power of two from 2n - 1 on.
- * Source: L. Bluestein, IEEE Trans. Audio Electroacoustics 18 (1970) 451. */
+ * jk = (j^2 + k^2 - (k - j)^2) / 2, which makes of it a convolution with the chirp e^(pi i j^2 /
+ * n), done by transforms of the next power of two from 2n - 1 on. Source: L. Bluestein, IEEE Trans.
+ * Audio Electroacoustics 18 (1970) 451. */
 #include "preprocess/fft.h"
 
 #include "base/mem.h"
 
 struct scio_fft {
-    size_t n;      /* length asked for */
-    size_t n_two;  /* the power of two that is transformed */
+    size_t n;             /* length asked for */
+    size_t n_two;         /* the power of two that is transformed */
     scio_complex *roots;  /* [n_two / 2] e^(-2 pi i k / n_two) */
     scio_complex *chirp;  /* [n] e^(-pi i j^2 / n); NULL when n is n_two */
     scio_complex *filter; /* [n_two] transform of the other chirp over n_two; NULL likewise */
@@ -20,9 +20,14 @@ struct scio_fft {
 static double
 sine_rest(double z)
 {
-    static const double inverse_factorials[] = {
-        -1.0 / 6,           1.0 / 120,           -1.0 / 5040,         1.0 / 362880,
-        -1.0 / 39916800, 1.0 / 6227020800.0, -1.0 / 1307674368000.0, 1.0 / 355687428096000.0};
+    static const double inverse_factorials[] = {-1.0 / 6,
+                                                1.0 / 120,
+                                                -1.0 / 5040,
+                                                1.0 / 362880,
+                                                -1.0 / 39916800,
+                                                1.0 / 6227020800.0,
+                                                -1.0 / 1307674368000.0,
+                                                1.0 / 355687428096000.0};
     double sum = 0;
 
     for (size_t i = sizeof(inverse_factorials) / sizeof(inverse_factorials[0]); i-- > 0;)
@@ -34,7 +39,7 @@ static double
 cosine_rest(double z)
 {
     static const double inverse_factorials[] = {
-        -1.0 / 2,        1.0 / 24,          -1.0 / 720,           1.0 / 40320,
+        -1.0 / 2,       1.0 / 24,          -1.0 / 720,           1.0 / 40320,
         -1.0 / 3628800, 1.0 / 479001600.0, -1.0 / 87178291200.0, 1.0 / 20922789888000.0};
     double sum = 0;
 
@@ -49,7 +54,8 @@ scio_unit_root(uint64_t k, uint64_t n)
     const double quarter_pi = 0x1.921fb54442d18p-1;
     const uint64_t eighths = 8 * (k % n);
     const uint64_t octant = eighths / n, rest = eighths % n;
-    /* the angle is octant + rest / n eighths of the circle; odd octants are run through backwards */
+    /* the angle is octant + rest / n eighths of the circle; odd octants are run through backwards
+     */
     const uint64_t part = octant % 2 == 0 ? rest : n - rest;
     const double x = quarter_pi * ((double)part / (double)n);
     const double z = x * x;

@@ -4,8 +4,8 @@
  * takes one cell out and puts one in.  The median of a window is near that of the one before: one
  * pass counts what lies below a bracket around the old one and collects what lies in it, and only
  * the few collected values are selected from.  A bracket that misses costs a selection from all.
- * Neither bracket nor order of tasks can change a bit, since sums are exact and a median is a value,
- * not a way to it. */
+ * Neither bracket nor order of tasks can change a bit, since sums are exact and a median is a
+ * value, not a way to it. */
 #include "preprocess/pooling.h"
 
 #include "base/mem.h"
@@ -35,8 +35,8 @@ middle_of_three(double a, double b, double c)
     return c < low ? low : (c > high ? high : c);
 }
 
-/* The value that stands at `rank` when values[n] are sorted; they are moved.  Hoare's selection; the
- * pivot's candidates lie where no order of the input can foresee. */
+/* The value that stands at `rank` when values[n] are sorted; they are moved.  Hoare's selection;
+ * the pivot's candidates lie where no order of the input can foresee. */
 static double
 select_rank(double *values, size_t n, size_t rank)
 {
@@ -50,7 +50,8 @@ select_rank(double *values, size_t n, size_t rank)
 
         for (int k = 0; k < 3; k++) {
             mixed = mixed * 1664525U + 1013904223U;
-            candidates[k] = values[low + (ptrdiff_t)(((uint64_t)mixed * (uint64_t)(high - low + 1)) >> 32)];
+            candidates[k] =
+                values[low + (ptrdiff_t)(((uint64_t)mixed * (uint64_t)(high - low + 1)) >> 32)];
         }
         pivot = middle_of_three(candidates[0], candidates[1], candidates[2]);
         do {
@@ -198,8 +199,11 @@ check_ring(const scio_pooling_ring *ring, scio_error *err)
                              "cell %lld of the ring has %lld values from %lld on, there are %lld",
                              (long long)i, (long long)count, (long long)start,
                              (long long)ring->nnz);
+        /* row by row: the values of other rows may be of other genes */
+        SCIO_TRY(scio_indices_validate(&ring->genes[start], SCIO_I32, (size_t)count, ring->n_genes,
+                                       start, err));
     }
-    return scio_indices_validate(ring->genes, SCIO_I32, (size_t)ring->nnz, ring->n_genes, 0, err);
+    return SCIO_OK;
 }
 
 scio_status

@@ -3,8 +3,8 @@
  * and the factors that explain them best.
  *
  * Ratios are rounded to multiples of a power of two for each gene so that no sum over a window is
- * ever rounded: sums do not depend on the order of their terms, and taking a cell out undoes putting
- * it in. */
+ * ever rounded: sums do not depend on the order of their terms, and taking a cell out undoes
+ * putting it in. */
 #ifndef SCIO_PREPROCESS_POOLING_H
 #define SCIO_PREPROCESS_POOLING_H
 
@@ -15,27 +15,37 @@
 #include <stdint.h>
 
 /* --- rows of counts; one at a time, so that what comes is the same for any blocks of rows.  A row
- * is put in order of its columns, values of equal columns are summed in the order they are stored in
- * and zeros left out.  EINVAL names the cell and gene of a negative value, NaN or infinity, ECORRUPT
- * an index out of range. */
+ * is put in order of its columns, values of equal columns are summed in the order they are stored
+ * in and zeros left out.  EINVAL names the cell and gene of a negative value, NaN or infinity,
+ * ECORRUPT an index out of range. */
 
 typedef struct scio_pooling_block {
     scio_csr_view rows; /* indptr need not begin at 0 */
     int64_t first_row;  /* of the whole matrix; for messages */
-    const int32_t *parts; /* [n_rows] which part a cell belongs to, in [0, n_parts); negative: none */
+    const int32_t
+        *parts; /* [n_rows] which part a cell belongs to, in [0, n_parts); negative: none */
     int64_t n_parts;
 } scio_pooling_block;
+
+/* What was met on the way, added up over blocks; begins as zeros. */
+typedef struct scio_pooling_facts {
+    int64_t n_values, n_fractions; /* values above 0, those of them that are no integers */
+    double maximum;
+    int64_t row, column; /* of the first fraction */
+    double fraction;
+} scio_pooling_facts;
 
 /* totals[n_rows] = sum of each row; for cells of a part with a total above 0, sums and maxima
  * [n_parts, n_cols] take the values over that total.  O(nnz); looks at `cancel` (may be NULL). */
 SCIO_MUST_CHECK scio_status scio_pooling_scan(const scio_pooling_block *block, double *totals_out,
                                               double *sums_inout, double *maxima_inout,
+                                              scio_pooling_facts *facts_inout,
                                               const volatile int *cancel, scio_error *err);
 
 typedef struct scio_pooling_genes {
     const int32_t *positions; /* [n_parts, n_cols] among the kept genes of a part; negative: not */
     const double *averages;   /* [n_parts, n_cols] what a value over its total is divided by */
-    const double *magics;     /* [n_parts, n_cols] adding and subtracting this rounds the quotient */
+    const double *magics; /* [n_parts, n_cols] adding and subtracting this rounds the quotient */
 } scio_pooling_genes;
 
 /* Ratios of the kept genes, written one row after another. */

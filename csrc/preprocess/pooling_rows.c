@@ -116,9 +116,9 @@ read_row(const scio_pooling_block *block, int64_t i_row, row_buffer *row, scio_e
         const int64_t column = row->columns[i];
 
         if (column < 0 || column >= rows->n_cols)
-            return scio_fail(err, SCIO_ECORRUPT, "indices[%zu] is %lld in row %lld, not in [0, %lld)",
-                             start + i, (long long)column, (long long)(block->first_row + i_row),
-                             (long long)rows->n_cols);
+            return scio_fail(
+                err, SCIO_ECORRUPT, "indices[%zu] is %lld in row %lld, not in [0, %lld)", start + i,
+                (long long)column, (long long)(block->first_row + i_row), (long long)rows->n_cols);
         SCIO_TRY(check_value(block, i_row, column, row->values[i], err));
         is_plain &= column > before && row->values[i] != 0;
         before = column;
@@ -145,8 +145,7 @@ check_block(const scio_pooling_block *block, scio_error *err)
         const int64_t start = rows->indptr[i], end = rows->indptr[i + 1];
 
         if (start < 0 || end < start || end > rows->nnz || end - start > UINT32_MAX)
-            return scio_fail(err, SCIO_ECORRUPT,
-                             "row %lld lies from %lld to %lld of %lld values",
+            return scio_fail(err, SCIO_ECORRUPT, "row %lld lies from %lld to %lld of %lld values",
                              (long long)(block->first_row + i), (long long)start, (long long)end,
                              (long long)rows->nnz);
         if (block->parts[i] >= block->n_parts)
@@ -183,12 +182,35 @@ for_each_row(const scio_pooling_block *block, row_fn fn, void *context, const vo
 typedef struct scan_call {
     const scio_pooling_block *block;
     double *totals, *sums, *maxima;
+    scio_pooling_facts *facts;
 } scan_call;
+
+static void
+note_facts(scan_call *call, int64_t i_row, const row_buffer *row)
+{
+    scio_pooling_facts *const facts = call->facts;
+    int64_t n_fractions = 0;
+
+    for (int64_t i = 0; i < row->n_items; i++) {
+        const double value = row->values[i];
+
+        facts->maximum = value > facts->maximum ? value : facts->maximum;
+        if (SCIO_LIKELY(value >= 0x1p52 || (double)(int64_t)value == value))
+            continue;
+        if (facts->n_fractions + n_fractions++ == 0) {
+            facts->row = call->block->first_row + i_row;
+            facts->column = row->columns[i];
+            facts->fraction = value;
+        }
+    }
+    facts->n_values += row->n_items;
+    facts->n_fractions += n_fractions;
+}
 
 static scio_status
 scan_row(void *context, int64_t i_row, const row_buffer *row, scio_error *err)
 {
-    const scan_call *const call = context;
+    scan_call *const call = context;
     const int64_t i_part = call->block->parts[i_row];
     const int64_t first = i_part * call->block->rows.n_cols;
     double total = 0;
@@ -199,6 +221,7 @@ scan_row(void *context, int64_t i_row, const row_buffer *row, scio_error *err)
     if (!(total < INFINITY))
         return scio_fail(err, SCIO_EINVAL, "the total of cell %lld is beyond all numbers",
                          (long long)(call->block->first_row + i_row));
+    note_facts(call, i_row, row);
     if (i_part < 0)
         return SCIO_OK;
     for (int64_t i = 0; i < row->n_items; i++) {
@@ -213,9 +236,10 @@ scan_row(void *context, int64_t i_row, const row_buffer *row, scio_error *err)
 
 scio_status
 scio_pooling_scan(const scio_pooling_block *block, double *totals_out, double *sums_inout,
-                  double *maxima_inout, const volatile int *cancel, scio_error *err)
+                  double *maxima_inout, scio_pooling_facts *facts_inout, const volatile int *cancel,
+                  scio_error *err)
 {
-    scan_call call = {block, totals_out, sums_inout, maxima_inout};
+    scan_call call = {block, totals_out, sums_inout, maxima_inout, facts_inout};
 
     return for_each_row(block, scan_row, &call, cancel, err);
 }
