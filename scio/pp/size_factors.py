@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import warnings
@@ -134,7 +135,7 @@ def _checked_sizes(sizes: Iterable[int]) -> NDArray[np.int64]:
     if wanted[0] < 1:
         message = f"sizes holds {wanted[0]}, expected 1 or more cells of a window"
         raise ValueError(message)
-    twice = next((a for a, b in zip(wanted, wanted[1:], strict=False) if a == b), None)
+    twice = next((a for a, b in itertools.pairwise(wanted) if a == b), None)
     if twice is not None:
         message = f"sizes holds {twice} more than once"
         raise ValueError(message)
@@ -143,7 +144,9 @@ def _checked_sizes(sizes: Iterable[int]) -> NDArray[np.int64]:
 
 def _check_limits(max_cluster_size: int | None, min_mean: float | None) -> None:
     if max_cluster_size is not None and operator.index(max_cluster_size) < 1:
-        message = f"max_cluster_size is {max_cluster_size}, expected 1 or more, or None for no limit"
+        message = (
+            f"max_cluster_size is {max_cluster_size}, expected 1 or more, or None for no limit"
+        )
         raise ValueError(message)
     if min_mean is not None and not 0 <= min_mean < math.inf:
         message = f"min_mean is {min_mean}, expected a number from 0 on"
@@ -215,7 +218,7 @@ def _mean(values: Floats) -> float:
 
 
 def _min_mean(source: Source, totals: Floats) -> float:
-    """scuttle's default: 1 for data with reads, 0.1 for data with UMIs."""
+    """Default of scuttle: 1 for data with reads, 0.1 for data with UMIs."""
     median = float(np.median(totals))
     if 50_000 < median < 100_000:
         _warn(
@@ -443,7 +446,9 @@ def _part_factors(
     if n_negative == 0:
         return factors
     done = "replaced by clean_size_factors" if positive else "kept, since positive=False"
-    _warn(f"cluster {part.name!r}: {n_negative:,} of {n:,} factors came out negative and were {done}")
+    _warn(
+        f"cluster {part.name!r}: {n_negative:,} of {n:,} factors came out negative and were {done}"
+    )
     return clean_size_factors(factors, ratios.counts) if positive else factors
 
 
@@ -452,6 +457,8 @@ def _rescale(factors: Floats, parts: list[_Part], means: Floats, min_mean: float
     reference = int(np.argmax(np.count_nonzero(means > 0, axis=1)))
     theirs, their_sum = means[reference], math.fsum(means[reference])
     for i, part in enumerate(parts):
+        if i == reference:
+            continue
         mine, my_sum = means[i], math.fsum(means[i])
         pooled = (mine / my_sum + theirs / their_sum) / 2 * ((my_sum + their_sum) / 2)
         used = (pooled >= min_mean) & ((mine > 0) | (theirs > 0))

@@ -152,10 +152,14 @@ def fit_curve(x, y):
         for _ in range(200):
             r = residual(p)
             grow = x * np.exp(p[1])
-            jacobian = np.stack([np.ones(len(x)), -grow / (grow + 1)], 1) * np.sqrt(weights)[:, None]
+            jacobian = (
+                np.stack([np.ones(len(x)), -grow / (grow + 1)], 1) * np.sqrt(weights)[:, None]
+            )
             step = np.linalg.lstsq(jacobian, r * np.sqrt(weights), rcond=None)[0]
             size = 1.0
-            while (weights * residual(p + size * step) ** 2).sum() > (weights * r**2).sum() and size > 1e-9:
+            while (weights * residual(p + size * step) ** 2).sum() > (
+                weights * r**2
+            ).sum() and size > 1e-9:
                 size /= 2
             p = p + size * step
             if np.abs(size * step).max() < 1e-12 * np.abs(p).max():
