@@ -81,9 +81,15 @@ static int
 add_functions(PyObject *module)
 {
     PyMethodDef *const families[] = {
-        /* a line each, so that branches merge; clang-format off */
-        py_info_methods, py_kernel_methods, py_csr_methods,    py_collate_methods,
-        py_text_methods, py_many_methods,   py_factor_methods,
+        /* a line each, so that branches merge */
+        /* clang-format off */
+        py_info_methods,
+        py_kernel_methods,
+        py_csr_methods,
+        py_collate_methods,
+        py_text_methods,
+        py_many_methods,
+        py_factor_methods,
         /* clang-format on */
     };
 
