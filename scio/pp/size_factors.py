@@ -279,10 +279,11 @@ def _scan(source: Source, part_of: NDArray[np.int32], n_parts: int) -> _Scan:
         )
         raise ValueError(message)
     if example is not None:
+        row, gene, value = example
         _warn(
-            f"{source.name}: counts are needed, but {n_fractions:,} of {n_values:,} values are no "
-            f"integers, the first is {example[2]:g} (cell {example[0]}, gene {example[1]}), the "
-            f"largest value is {maximum:g}; is the matrix logged or normalised already?"
+            f"pooled_size_factors expects counts, but {n_fractions / n_values:.1%} of the values of "
+            f"{source.name} are no integers (maximum {maximum:.6g}): it has {value:.6g} in cell "
+            f"{row}, gene {source.var_names[gene]!r} ({gene}); is it logged or normalised already?"
         )
     return scan
 

@@ -467,7 +467,10 @@ def test_empty_cells_are_named(counts):
 
 
 def test_logged_data_are_warned_of(counts):
-    with pytest.warns(ScioWarning, match=r"values are no integers, the first is .* logged"):
+    with pytest.warns(
+        ScioWarning,
+        match=r"expects counts, but \d.*% of .* \(maximum .*\): .* in cell 0, gene '0' \(0\); is it logged",
+    ):
         pooled_size_factors(np.log1p(counts))
 
 
