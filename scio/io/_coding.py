@@ -330,7 +330,7 @@ def _compressed(value: Any, path: str) -> Compressed:
             np.zeros(len(data), np.int8),
             np.ascontiguousarray(indices),
             indptr,
-            shape=shape[:: -1 if is_csc else 1],
+            shape=(shape[1], shape[0]) if is_csc else shape,
         )
     except ValueError as error:
         error.add_note(f"{path} was not written")

@@ -170,9 +170,7 @@ class ArrayStream:
         for block in _native_blocks(self._path, rows, self._dtype):
             self._chunked.append(block)
             if self._digest is not None:
-                self._digest.update(
-                    block.tobytes() if block.size == 0 else memoryview(block).cast("B")
-                )
+                self._digest.update(block.reshape(-1).view(np.uint8).data)
         self._n_rows += len(rows)
 
     def finish(self) -> None:
