@@ -11,7 +11,8 @@
 #
 # Set-up happens by itself: Debian packages (root or sudo), .venv, requirements, the extension.
 # A stamp in .venv remembers what was installed from, so a second run does nothing slow.
-# PYTHON=python3.12 chooses another Python, PYTEST_ARGS='-k name' is passed to pytest.
+# PYTHON=python3.12 chooses another Python, PYTEST_ARGS='-k name' is passed to pytest, which runs in as
+# many processes as there are CPUs, at most 4.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -77,7 +78,7 @@ ctest:
 
 pytest: test-env
 	@$(build_core)
-	@$(bin)/python -m pytest $(PYTEST_ARGS)
+	@$(bin)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
 
 # ---- style ----
 

@@ -3,6 +3,8 @@
  * crash libhdf5 at the end of the process. */
 #include "h5write/writer_private.h"
 
+#include "base/pwrite.h"
+
 static scio_status
 make_group(const scio_h5_writer *writer, const char *path, bool is_wide, scio_error *err)
 {
@@ -166,11 +168,44 @@ add_dataset(scio_h5_writer *writer, const char *path, const scio_h5_value *value
     return scio_h5_writer_settle(writer, &own, path, err);
 }
 
+/* So large a dataset takes long enough that somebody may want to stop it. */
+#define LARGE_NBYTES ((uint64_t)16 << 20)
+#define PIECE_NBYTES ((size_t)8 << 20)
+
+/* Space from libhdf5, bytes from us: without the library's lock, a piece at a time. */
+static scio_status
+write_large(scio_h5_writer *writer, const char *path, const scio_h5_value *value, uint64_t nbytes,
+            const volatile int *cancel, scio_error *err)
+{
+    const uint8_t *bytes = value->data;
+    scio_error own = SCIO_ERROR_INIT;
+    uint64_t offset = 0;
+
+    SCIO_TRY(add_dataset(writer, path, value, &offset, err));
+    while (nbytes > 0 && writer->latch.saved_errno == 0 && own.code == SCIO_OK) {
+        const size_t piece = nbytes < PIECE_NBYTES ? (size_t)nbytes : PIECE_NBYTES;
+
+        writer->latch.saved_errno = scio_pwrite(writer->latch.fd, bytes, piece, offset);
+        bytes += piece;
+        offset += piece;
+        nbytes -= piece;
+        if (cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0)
+            (void)scio_fail(&own, SCIO_EWRITE, "interrupted, the dataset is not whole");
+    }
+    return scio_h5_writer_settle(writer, &own, path, err);
+}
+
 scio_status
 scio_h5_writer_dataset(scio_h5_writer *writer, const char *path, const scio_h5_value *value,
-                       scio_error *err)
+                       const volatile int *cancel, scio_error *err)
 {
-    return add_dataset(writer, path, value, NULL, err);
+    const scio_h5_element element = scio_h5_element_of(value);
+    uint64_t n_items = 0;
+
+    if (scio_h5_has_text(&element) || scio_h5_check_value(value, &n_items, NULL) != SCIO_OK ||
+        n_items * element.nbytes < LARGE_NBYTES) /* checked: no overflow */
+        return add_dataset(writer, path, value, NULL, err);
+    return write_large(writer, path, value, n_items * element.nbytes, cancel, err);
 }
 
 scio_status

@@ -72,9 +72,12 @@ SCIO_MUST_CHECK scio_status scio_h5_writer_group(scio_h5_writer *writer, const c
 SCIO_MUST_CHECK scio_status scio_h5_writer_attr(scio_h5_writer *writer, const char *path,
                                                 const char *name, const scio_h5_value *value,
                                                 scio_error *err);
-/* A contiguous dataset with its data. */
+/* A contiguous dataset with its data.  Interrupted by `cancel` (may be NULL), the writer has
+ * failed.
+ */
 SCIO_MUST_CHECK scio_status scio_h5_writer_dataset(scio_h5_writer *writer, const char *path,
-                                                   const scio_h5_value *value, scio_error *err);
+                                                   const scio_h5_value *value,
+                                                   const volatile int *cancel, scio_error *err);
 /* A contiguous dataset of numbers whose space is set aside and not filled: value->data is not
  * looked at.  Its bytes go to *offset_out of the file, by whoever likes, once the writer was
  * closed; 0 when it has none. */

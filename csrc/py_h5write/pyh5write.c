@@ -167,27 +167,43 @@ writer_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
     return result;
 }
 
+typedef struct dataset_call {
+    scio_h5_writer *writer;
+    const char *path;
+    const scio_h5_value *value;
+} dataset_call;
+
+static scio_status
+run_dataset(void *context, const volatile int *cancel, scio_error *err)
+{
+    const dataset_call *const call = context;
+
+    return scio_h5_writer_dataset(call->writer, call->path, call->value, cancel, err);
+}
+
 static PyObject *
 writer_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     const py_state *const state = py_state_of(op);
-    const char *path = NULL;
+    dataset_call call = {NULL, NULL, NULL};
     PyObject *object = NULL, *result = NULL;
-    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &call.path},
                                {.name = "value", .kind = PY_OBJECT, .out = &object}};
-    scio_h5_writer *writer = NULL;
     py_value value = {0};
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
+    bool is_long;
 
     if (py_parse(state, "dataset", params, PY_N_PARAMS(params), 2, args, n_args, NULL) < 0)
         return NULL;
-    if (py_value_from(state, object, &value) == 0)
-        writer = py_writer_borrow((py_writer *)op);
-    if (writer != NULL) {
-        Py_BEGIN_ALLOW_THREADS;
-        status = scio_h5_writer_dataset(writer, path, &value.c, &err);
-        Py_END_ALLOW_THREADS;
+    if (py_value_from(state, object, &value) == 0 &&
+        py_writer_match_threads(PyType_GetModuleState(Py_TYPE(op))) == 0)
+        call.writer = py_writer_borrow((py_writer *)op);
+    if (call.writer != NULL) {
+        call.value = &value.c;
+        is_long = PyArray_Check(object) &&
+                  PyArray_NBYTES((PyArrayObject *)object) > (npy_intp)PY_SHORT_NBYTES;
+        status = py_call(run_dataset, &call, is_long, &err);
         result = done(op, status, &err);
     }
     py_value_clear(&value);
