@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scio._core import csr_validate
 from scio._optional import require
+from scio.io._from_file import LazyMembers, from_file
 from scio.io._plain import (
     Awkward,
     Compressed,
@@ -51,6 +52,9 @@ def to_plain(value: Any, path: str) -> Any:
     TypeError
         If AnnData files cannot hold it; the message names a conversion.
     """
+    found = from_file(value)
+    if found is not None:
+        return found
     for module, convert in _CONVERTERS:
         if module in sys.modules:
             found = convert(sys.modules[module], value, path)
@@ -477,22 +481,11 @@ def members_of(adata: Any, path: str = "/", *, convert_strings: bool = True) -> 
     }
     members["uns"] = dict(adata.uns)
     for name in ("obsm", "varm", "obsp", "varp", "layers"):
-        members[name] = _LazyMapping(getattr(adata, name))
+        members[name] = LazyMembers(getattr(adata, name))
     if adata.raw is not None:
         members["raw"] = raw_of(adata.raw, f"{root}/raw", convert_strings=convert_strings)
     members["X"] = lambda: _matrix_of(adata, f"{root}/X")
     return Members("anndata", members)
-
-
-class _LazyMapping(dict[str, Any]):
-    """Members of a view are cut out one by one, when they are written."""
-
-    def __init__(self, members: Any) -> None:
-        super().__init__(dict.fromkeys(members.keys()))
-        self._members = members
-
-    def items(self) -> Any:
-        return ((name, self._members[name]) for name in self)
 
 
 def raw_of(raw: Any, path: str, *, convert_strings: bool = True) -> Members:

@@ -180,3 +180,10 @@ class Members:
 
     encoding: Literal["anndata", "raw"]
     members: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something of a source that cannot be read, and why; it is left out."""
+
+    reason: str

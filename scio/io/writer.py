@@ -28,6 +28,7 @@ from scio.io._plain import (
     NullableStrings,
     SparseParts,
     Table,
+    Unread,
 )
 from scio.io._profiles import Profile, WriteReport
 from scio.io._streams import PLAIN, ArrayStream, StorageOptions, as_native, write_numbers
@@ -456,6 +457,8 @@ def _write_table(writer: Writer, path: str, table: Table, context: Context) -> N
                 continue
         names.append(column_path.rpartition("/")[2])
     writer.attr(path, "column-order", names)
+    for name, reason in table.unread.items():
+        context.report.add(f"{path}/{name}", "", loss=f"left out: {reason}")
     context.report.add(path, "dataframe")
 
 
@@ -806,6 +809,10 @@ def _write_none(writer: Writer, path: str, value: None, context: Context) -> Non
     context.report.add(path, "null")
 
 
+def _skip_unread(writer: Writer, path: str, value: Unread, context: Context) -> None:
+    context.report.add(path, "", loss=f"left out: {value.reason}")
+
+
 _ENCODERS: tuple[tuple[Any, Callable[[Writer, str, Any, Context], None]], ...] = (
     (Table, _write_table),
     (Categorical, _write_categorical),
@@ -816,6 +823,7 @@ _ENCODERS: tuple[tuple[Any, Callable[[Writer, str, Any, Context], None]], ...] =
     (DenseParts, _write_dense_parts),
     (Awkward, _write_awkward),
     (Members, _write_members),
+    (Unread, _skip_unread),
     (Mapping, _write_dict),
     (np.ma.MaskedArray, _write_masked),
     (np.ndarray, _write_ndarray),

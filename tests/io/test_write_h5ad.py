@@ -320,7 +320,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=text):
             scio.write_h5ad(small(), tmp_path / "x.h5ad", **options)
-    with pytest.raises(TypeError, match="adata is a DataFrame"):
+    with pytest.raises(TypeError, match="adata is a DataFrame, expected"):
         scio.write_h5ad(pd.DataFrame(), tmp_path / "x.h5ad")
     assert list(tmp_path.iterdir()) == []
 
@@ -448,6 +448,58 @@ def test_lazy_elements_of_an_open_file(tmp_path):
         adata.X = read_elem_lazy(file["X"], chunks=(13, 40))
         scio.write_h5ad(adata, tmp_path / "x.h5ad")
     assert_equal(anndata.read_h5ad(tmp_path / "x.h5ad").X, small(60, 40).X)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_files_are_copied_in_bounded_memory(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("scio.io._from_file._BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("scio.io._from_file._BLOCK_NBYTES", 3000)
+    adata = full()
+    del adata.uns["bytes"]
+    adata.X = adata.X.toarray() if kind == "dense" else adata.X.asformat(kind)
+    _, src = write_both(adata, tmp_path)
+    scio.write_h5ad(src, tmp_path / "dst.h5ad", checksums=True)
+    assert_reads_equal(tmp_path / "dst.h5ad", src)
+    with scio.open(src) as file:
+        scio.write_h5ad(file, src, compression=None)  # over its own source
+    assert_reads_equal(src, tmp_path / "dst.h5ad")
+
+
+def test_real_files_of_every_age_become_modern_ones(tmp_path, shared_data):
+    for name in ("anndata_archive_v0.5.0.h5ad", "bpcells_mini_mat.anndata-v0.6.22.h5ad",
+                 "anndata_archive_v0.7.0.h5ad", "bpcells_written_100x200_uint32idx.h5ad",
+                 "x_none_2638x1838.h5ad"):  # fmt: skip
+        src = shared_data / "h5ad_formats" / name
+        report = scio.write_h5ad(src, tmp_path / "dst.h5ad")
+        assert report.losses == []
+        wanted = scio.read_h5ad(src)
+        read = anndata.read_h5ad(tmp_path / "dst.h5ad")
+        pd.testing.assert_frame_equal(read.obs, wanted.obs)
+        pd.testing.assert_frame_equal(read.var, wanted.var)
+        assert set(read.uns) == set(wanted.uns)
+        for mine, want in (
+            (read.X, wanted.X),
+            *((read.obsm[k], v) for k, v in wanted.obsm.items()),
+        ):
+            assert_equal(mine, want)
+
+
+def test_what_could_not_be_read_is_named(tmp_path):
+    path = tmp_path / "src.h5ad"
+    small().write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        strange = file["uns"].create_group("strange")
+        strange.attrs.update({"encoding-type": "from the future", "encoding-version": "9.0.0"})
+        file["obs/bad"] = np.arange(6)
+        file["obs/bad"].attrs["encoding-type"] = "unheard of"
+        file["obs"].attrs["column-order"] = ["bad"]
+    with pytest.warns(ScioWarning):
+        adata = scio.read_h5ad(path)
+    for source in (adata, path):
+        with pytest.warns(ScioWarning, match=r"/uns/strange \(left out"):
+            report = scio.write_h5ad(source, tmp_path / "dst.h5ad")
+        assert {row.element for row in report.losses} >= {"/uns/strange", "/obs/bad"}
+        assert list(anndata.read_h5ad(tmp_path / "dst.h5ad").uns) == []
 
 
 # --- what has no encoding
