@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scio._core import csr_validate
 from scio._optional import require
+from scio.io._advice import no_column, no_value
 from scio.io._from_file import LazyMembers, from_file
 from scio.io._plain import (
     Awkward,
@@ -62,24 +63,7 @@ def to_plain(value: Any, path: str) -> Any:
                 return found
     if isinstance(value, (list, tuple)):
         return _from_list(value, path)
-    kind = type(value).__name__
-    message = f"{path} is a {kind}, which has no encoding in AnnData files"
-    advice = _ADVICE.get(kind)
-    raise TypeError(f"{message}; write {advice}" if advice else message)
-
-
-_ADVICE = {
-    "datetime": "value.isoformat()",
-    "date": "value.isoformat()",
-    "timedelta": "value.total_seconds()",
-    "Timestamp": "value.isoformat()",
-    "Timedelta": "value.total_seconds()",
-    "Decimal": "str(value)",
-    "set": "sorted(value)",
-    "frozenset": "sorted(value)",
-    "Series": "value.to_frame()",
-    "NAType": "None",
-}
+    raise TypeError(no_value(value, path))
 
 
 def _from_list(value: list[Any] | tuple[Any, ...], path: str) -> NDArray[Any]:
@@ -270,7 +254,7 @@ def column_of(array: Any, path: str) -> Any:
         return np.ma.MaskedArray(values, mask=mask)
     if isinstance(array, pandas.arrays.FloatingArray) and not array.isna().any():
         return array.to_numpy(dtype=dtype.numpy_dtype)
-    raise TypeError(_no_column(array, path))
+    raise TypeError(no_column(array, path))
 
 
 def _strings(array: Any, dtype: Any) -> Any:
@@ -281,32 +265,6 @@ def _strings(array: Any, dtype: Any) -> Any:
     values = values.copy()
     values[mask] = None
     return NullableStrings(values, "NA" if dtype.na_value is sys.modules["pandas"].NA else "NaN")
-
-
-def _no_column(array: Any, path: str) -> str:
-    name = str(array.dtype)
-    is_there = np.flatnonzero(~np.asarray(array.isna()))
-    row = int(is_there[0]) if len(is_there) else 0
-    advice = "astype(str)"
-    if name.startswith("datetime64"):
-        advice = "astype(str), or .astype('int64') for nanoseconds"
-    elif name.startswith("timedelta64"):
-        advice = ".dt.total_seconds()"
-    elif name.startswith("Float"):
-        row = int(np.flatnonzero(np.asarray(array.isna()))[0])
-        advice = "astype('float64'), where NaN is what is missing"
-    elif name.startswith("Sparse"):
-        advice = ".sparse.to_dense()"
-    elif name.startswith("interval") or name.startswith("period"):
-        advice = "astype(str)"
-        if path.endswith("/categories"):
-            advice = ".cat.rename_categories(str)"
-    elif "[pyarrow]" in name:
-        advice = ".convert_dtypes(dtype_backend='numpy_nullable')"
-    found = f"{type(array[row]).__name__} in row {row}" if len(array) else "no rows"
-    return (
-        f"{path} has dtype {name} ({found}), which AnnData files cannot hold. Convert it: {advice}"
-    )
 
 
 # ---- SciPy
