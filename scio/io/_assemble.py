@@ -121,7 +121,7 @@ class _Parts:
             shape = file.dataset(path).shape
             if shape is None:  # 0.12.0 and 0.12.1 wrote None so
                 return lambda: None
-            if len(shape) != 2:  # noqa: PLR2004
+            if len(shape) != 2:
                 message = f"{file.name}: {path} has shape {shape}, a matrix has two dimensions"
                 raise CorruptFileError(message)
             if key in self.as_sparse:
@@ -158,7 +158,7 @@ class _Parts:
         reader, wanted = self.reader, self.reader.wanted
         new = "raw" in self.names
         old = [name for name in self.names if name.startswith("raw.")]
-        if not new and not old or not wanted.enters(self._path("raw").strip("/")):
+        if (not new and not old) or not wanted.enters(self._path("raw").strip("/")):
             return
         wanted.has(self._path("raw").strip("/"))
         paths = {k: f"raw/{k}" if new else f"raw.{k}" for k in ("X", "var", "varm")}
@@ -261,9 +261,10 @@ def _positions(wanted: list[str], names: NDArray[Any], what: str) -> NDArray[np.
 
 def _as_text(index: Any) -> Any:
     """An index as AnnData wants it: strings."""
-    if index.dtype != object or all(type(v) is str for v in index):
-        return index if index.dtype == object or index.dtype == "string" else index.astype(str)
-    return index.astype(str)
+    is_text = index.dtype == "string" or (
+        index.dtype == object and all(type(label) is str for label in index)
+    )
+    return index if is_text else index.astype(str)
 
 
 def _apply_labels(obs: Any, var: Any, uns: dict[str, Any], labels: dict[str, Any]) -> None:

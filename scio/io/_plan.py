@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scio import _core
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io import _values
-from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio.io.hdf5 import HDF5File
 
 Deferred = Callable[[], Any]  # gives the value once the plan has run
 
