@@ -96,7 +96,7 @@ class ElementReader:
         if encoding is None or encoding == "":
             return self._untagged(path, kind, axes)
         if not isinstance(encoding, str):
-            raise self._corrupt(path, f"has encoding-type {encoding!r}, expected a string")
+            raise self._corrupt(path, f"has encoding-type {encoding}, expected a string")
         if encoding not in _ENCODINGS:
             version = self.file.scalar_attr(path, "encoding-version", "?")
             message = (
@@ -112,6 +112,24 @@ class ElementReader:
         self._check_version(path, encoding, newest)
         planned: Deferred = getattr(self, method)(path, axes)
         return planned
+
+    def expected(self, path: str, method: str, axes: Sequence[Rows] = ()) -> Deferred:
+        """Plan what the place calls for: "frame" or "mapping", with or without an encoding-type.
+
+        Raises
+        ------
+        CorruptFileError, UnsupportedError
+            As `element`; also when the encoding is another one.
+        """
+        encoding = self.file.scalar_attr(path, "encoding-type")
+        if encoding is None or encoding == "":
+            planned: Deferred = getattr(self, method)(path, axes)
+            return planned
+        if isinstance(encoding, str) and encoding in _ENCODINGS:
+            if _ENCODINGS[encoding][2] != method:
+                wanted = "dataframe" if method == "frame" else "dict"
+                raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
+        return self.element(path, axes)
 
     def _kind(self, path: str) -> str:
         kind = self.file.kind(path)
@@ -301,18 +319,12 @@ class ElementReader:
     def bytes_(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan a scalar of bytes: opaque, a string of any kind, or a sequence of uint8."""
         info = self.file.dataset(path).type
-        raw = self.plan.values(path, is_text_raw=True)
+        raw = self.plan.values(path, is_raw=True)
         if info["class"] == "string":
             return lambda: raw().tobytes().rstrip(b"\0")
         if info["class"] == "vlen":
-            return lambda: self._vlen_bytes(info, raw())
-        return lambda: np.asarray(raw()).tobytes()
-
-    def _vlen_bytes(self, info: dict[str, Any], record: Any) -> bytes:
-        if isinstance(record, np.ndarray) and not info["vlen"]:
-            return record.tobytes()
-        records = np.frombuffer(record.tobytes(), np.uint8).reshape(1, info["itemsize"])
-        return self.file.core.vlen(info, records)[1].tobytes()
+            return lambda: self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
+        return lambda: raw().tobytes()
 
     def null(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan None."""

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*without encoding metadata",
     "ignore:.*names are not unique",
     "ignore:Moving element from",
+    "ignore:Support for Awkward Arrays",
     "ignore:Transforming to str index",
 )
 
@@ -84,7 +85,8 @@ def test_there_are_files(shared_data):
     [
         (slice(10, 30), None),
         (slice(None, None, 7), slice(5, 60)),
-        ("mask", [3, 1, 1, -1]),
+        (None, [3, 1, 1, -1]),
+        (np.arange(700) % 3 == 0, np.array([4, 2])),
         ([], slice(0, 3)),
         ("names", "names"),
         (4, None),
@@ -102,11 +104,10 @@ def test_there_are_files(shared_data):
 def test_selections_equal_subsets(shared_data, name, obs, var):
     path = shared_data / name
     whole = anndata.read_h5ad(path)
-    rng = np.random.default_rng(3)
-    if obs == "mask":
-        obs = rng.random(whole.n_obs) < 0.3
-    if obs == "names":
-        obs, var = list(whole.obs_names[[7, 2, 40]]), pd.Index(whole.var_names[[9, 8, 60, 1]])
+    if isinstance(obs, np.ndarray):
+        obs = obs[: whole.n_obs]
+    if isinstance(obs, str):
+        obs, var = list(whole.obs_names[[7, 2, -1]]), pd.Index(whole.var_names[[9, 8, -1, 1]])
     rows = slice(None) if obs is None else obs
     cols = slice(None) if var is None else var
     got = scio.read_h5ad(path, obs=obs, var=var)
@@ -176,7 +177,7 @@ def rich() -> anndata.AnnData:
         "awkward": ak.Array([{"a": [1, 2], "b": "x"}, {"a": [], "b": "y"}]),
         "records": np.array([("a", 1.5), ("b", 2.5)], dtype=[("name", "O"), ("score", "f4")]),
         "frame": pd.DataFrame({"c": pd.Categorical(["u", "v"])}, index=["r", "s"]),
-        "inner": make_adata(5, 3),
+        "inner": make_adata(20, 6),
         "empty": np.zeros((0, 3)),
         "cell_type_colors": np.array(["red", "green", "blue", "black"], dtype=object),
     }
@@ -210,20 +211,23 @@ def test_every_encoding(rich_path):
 
 def test_comparison_sees_changes(rich_path):
     """The oracle of this file is no rubber stamp."""
+
+    def column(name: str, change: Callable[[pd.Series], Any]) -> Callable[[Any], None]:
+        return lambda a: setattr(a, "obs", a.obs.assign(**{name: change(a.obs[name])}))
+
     changes: list[Callable[[anndata.AnnData], Any]] = [
         lambda a: a.X.data.__setitem__(0, 99),
         lambda a: a.X.indices.__setitem__(slice(0, 2), a.X.indices[1::-1].copy()),
-        lambda a: a.obs.__setitem__("depth", a.obs["depth"].astype(np.float32)),
-        lambda a: a.obs.__setitem__("unused", a.obs["unused"].cat.remove_unused_categories()),
-        lambda a: a.obs.__setitem__("none", a.obs["none"].cat.set_categories([1, 3])),
+        column("depth", lambda c: c.astype(np.float32)),
+        column("unused", lambda c: c.cat.remove_unused_categories()),
+        column("none", lambda c: c.cat.set_categories([1, 3])),
+        column("bool", lambda c: c.fillna(False)),
         lambda a: a.uns["nested"]["deep"].__setitem__("x", 1.0),
         lambda a: a.uns["strings"].__setitem__(1, None),
         lambda a: a.uns["records"]["score"].__setitem__(1, 0),
         lambda a: a.uns.pop("none"),
         lambda a: a.uns["inner"].obs.pop("depth"),
-        lambda a: (
-            a.obsm["ragged"].__class__ and a.obsm.__setitem__("ragged", a.obsm["ragged"][::-1])
-        ),
+        lambda a: a.obsm.__setitem__("ragged", a.obsm["ragged"][::-1]),
         lambda a: a.obsm["cube"].__setitem__((0, 0, 0), 7),
         lambda a: a.layers.__setitem__("csc", a.layers["csc"].tocsr()),
         lambda a: a.raw.X.data.__setitem__(0, 99),
@@ -254,7 +258,7 @@ def test_handle_opens_the_same_elements(rich_path):
     assert "uns: " in repr(f)
     with pytest.raises(KeyNotFoundError, match="'nested'"):
         f.uns["nestde"]
-    assert read_element(rich_path, "uns/inner").shape == (5, 3)
+    assert read_element(rich_path, "uns/inner").shape == (20, 6)
 
 
 def test_handle_on_legacy_files(shared_data):
@@ -310,9 +314,9 @@ def test_types_of_values(tmp_path, dtype):
         assert got.X.dtype == np.float32
         np.testing.assert_array_equal(got.X.toarray(), make_adata(30, 12).X.toarray())
         return
-    if dtype.startswith(">"):  # anndata gives the file's byte order, in which SciPy cannot compute
+    if dtype.startswith(">"):  # SciPy has no such matrix and anndata fails: native order
         assert got.X.dtype == native
-        np.testing.assert_array_equal(got.X.data, anndata.read_h5ad(path).X.data)
+        np.testing.assert_array_equal(got.X.toarray(), make_adata(30, 12).X.toarray())
         return
     check(got, anndata.read_h5ad(path))
 
@@ -446,9 +450,9 @@ def stored(path: Path, dataset: str) -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def spread(tmp_path_factory) -> Path:
-    """Datasets of 400 KB that lie apart, so that no read of one touches another by chance."""
+    """Datasets of 1.6 MB: a read of headers, in blocks of 256 KB, touches little of them."""
     rng = np.random.default_rng(0)
-    n = 50_000
+    n = 200_000
     obs = pd.DataFrame({"a": rng.random(n), "b": rng.random(n)}, index=[f"c{i}" for i in range(n)])
     adata = anndata.AnnData(sp.random(n, 10, 0.2, "csr", rng=rng, dtype=np.float32), obs=obs)
     adata.layers["counts"] = adata.X.copy()
@@ -486,12 +490,9 @@ def test_only_named_elements_are_touched(spread, elements, touched):
     got = scio.read_h5ad(stream, elements=elements)
     whole = anndata.read_h5ad(spread)
     for dataset in BIG:
-        shares = [stream.touched[a:b].mean() for a, b in stored(spread, dataset)]
-        if dataset in touched:
-            assert min(shares) == 1, dataset
-        else:
-            assert max(shares) < 0.7, dataset  # a block of headers may reach in
-    assert sum(b - a for d in BIG if d not in touched for a, b in stored(spread, d)) > 0 or elements
+        pieces = [stream.touched[a:b] for a, b in stored(spread, dataset)]
+        share = np.concatenate(pieces).mean()
+        assert share == 1 if dataset in touched else share < 0.5, dataset
     assert got.obs_names.equals(whole.obs_names)
     assert got.obs.columns.tolist() == [c for c in "ab" if f"obs/{c}" in touched]
     assert sorted(got.layers) == sorted({t.split("/")[1] for t in touched if t[:6] == "layers"})
@@ -508,8 +509,7 @@ def test_rows_touch_only_their_chunks(spread):
     assert got.obs["a"].tolist() == anndata.read_h5ad(spread).obs["a"][100:200].tolist()
     for dataset in ("X/data", "X/indices", "obs/a"):
         ranges = stored(spread, dataset)
-        n_touched = sum(int(stream.touched[a:b].sum()) for a, b in ranges)
-        assert n_touched < 0.6 * sum(b - a for a, b in ranges), dataset
+        assert np.concatenate([stream.touched[a:b] for a, b in ranges]).mean() < 0.5, dataset
 
 
 def test_wrong_names(spread):
@@ -517,8 +517,8 @@ def test_wrong_names(spread):
         scio.read_h5ad(spread, elements=["layers/count"])
     with pytest.raises(KeyNotFoundError, match="obs has no name 'nobody'"):
         scio.read_h5ad(spread, obs=["c1", "nobody"])
-    with pytest.raises(IndexError, match="row 50000"):
-        scio.read_h5ad(spread, obs=[50000])
+    with pytest.raises(IndexError, match="row 200000"):
+        scio.read_h5ad(spread, obs=[200000])
     with pytest.raises(IndexError, match="mask has 3"):
         scio.read_h5ad(spread, var=[True, False, True])
 
@@ -531,8 +531,8 @@ def test_estimate_and_refusal(spread, monkeypatch):
     adata = scio.read_h5ad(spread)
     matrices = [adata.X, *adata.layers.values()]
     exact = sum(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes for m in matrices)
-    assert exact < nbytes < 2 * exact + 50_000 * 200
-    assert estimate_memory(spread, elements="obs/a") < nbytes / 4
+    assert exact < nbytes < 2 * exact + 200_000 * 200
+    assert estimate_memory(spread, elements="obs/a") < nbytes / 2
     assert scio.open(spread).estimate_memory(elements="obs/a") == estimate_memory(
         spread, elements="obs/a"
     )
@@ -619,11 +619,11 @@ def test_interrupt(tmp_path):
             g.attrs["_index"] = "_index"
             g.attrs["column-order"] = np.zeros(0)
             g["_index"] = np.arange(length).astype("S")
-        # 6 GiB of zeros that decode to one chunk's pattern each: seconds of work in little space
-        d = f.create_dataset("uns/long", (1536, 1 << 20), "f4", chunks=(1, 1 << 20), compression=1)
+        # 2 GiB in chunks with one pattern: seconds of work in little space
+        d = f.create_dataset("uns/long", (512, 1 << 20), "f4", chunks=(1, 1 << 20), compression=1)
         d[0] = np.arange(1 << 20)
         mask, chunk = d.id.read_direct_chunk((0, 0))
-        for i in range(1, 1536):
+        for i in range(1, 512):
             d.id.write_direct_chunk((i, 0), chunk, mask)
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERRUPT, str(tmp_path / "slow.h5ad")],
@@ -679,7 +679,7 @@ def test_unknown_things_are_references(tmp_path):
         scio.read_h5ad(path, elements=["obs"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scio.read_h5ad(path, elements=["X", "layers"] if False else ["X"])
+        scio.read_h5ad(path, elements=["X"])
 
 
 def test_unknown_x_is_refused(tmp_path):
@@ -722,8 +722,8 @@ def _attribute(path: str, name: str, value: Any) -> Callable[[h5py.File], None]:
 
 
 def _utf8(f: h5py.File) -> None:
-    values = np.array([b"ok"] * 29 + [b"b\xffd"], dtype="S3")
-    replace(f, "obs/_index", values, dtype=h5py.string_dtype("utf-8", 3))
+    values = np.array([b"ok"] * 29 + [b"b\xffd"], dtype=h5py.string_dtype("utf-8", 3))
+    replace(f, "obs/_index", values)
 
 
 def _link(f: h5py.File) -> None:
