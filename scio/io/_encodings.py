@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._names import near_names
 from scio._optional import require
+from scio._storage.keys import key_of_names
 from scio.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from scio.io._plan import Deferred, Plan, Rows
 from scio.io._select import Notes, OpaqueElement, Wanted
@@ -65,6 +66,7 @@ class ElementReader:
         self.file = plan.file
         self.wanted = wanted
         self.notes = notes
+        self.key = key_of_names(plan.file)
         self.moved: set[str] = set()  # planned elsewhere, left out of the group they lie in
         self._above: list[int] = []  # addresses of the groups that are being planned
 
@@ -268,7 +270,7 @@ class ElementReader:
                         planned[name] = self.element(member, axes)
                     elif self._is_entered(member):
                         planned[name] = self.mapping(member, axes)
-        return lambda: {name: value() for name, value in planned.items()}
+        return lambda: {self.key(name): value() for name, value in planned.items()}
 
     def _is_entered(self, path: str) -> bool:
         return (

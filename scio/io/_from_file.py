@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio._core import csr_validate
+from scio._storage.keys import key_of_names
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io._plain import DenseParts, Members, SparseParts, Table, Unread
 from scio.io.elements import Frame
@@ -52,6 +53,8 @@ class LazyMembers(dict[str, Any]):
     def __init__(self, members: Any) -> None:
         super().__init__(dict.fromkeys(members.keys()))
         self._members = members
+        is_stored = isinstance(members, _Mapping)
+        self._key = key_of_names(members._file) if is_stored else str
 
     def _fetch(self, name: str) -> Any:
         try:
@@ -64,7 +67,7 @@ class LazyMembers(dict[str, Any]):
 
     def items(self) -> Any:
         """Pairs of name and value."""
-        return ((name, self._fetch(name)) for name in self)
+        return ((self._key(name), self._fetch(name)) for name in self)
 
 
 def _dense(handle: MatrixHandle) -> DenseParts:

@@ -14,6 +14,7 @@ import numpy as np
 
 from scio._core import __version__
 from scio._storage.atomic import Temporary, check_space
+from scio._storage.keys import MARK, marked
 from scio.errors import ScioWarning
 from scio.io import _coding
 from scio.io._from_file import members_of_file
@@ -21,8 +22,6 @@ from scio.io._profiles import Profile, WriteReport
 from scio.io.h5ad import AnnDataFile
 from scio.io.read import opaque_elements
 from scio.io.writer import Context, StorageOptions, published_file, write_element
-
-MARK = "scio"  # attribute of the root: how the file was written, as JSON
 
 
 def write_h5ad(
@@ -93,7 +92,8 @@ def write_h5ad(
     Warns
     -----
     ScioWarning
-        If a key holds ``/``: it is written with ``%2F``.  If the file that `adata` comes from had
+        If a key holds ``/``: it is written with ``%2F``, which `scio.read_h5ad` turns
+        back.  If the file that `adata` comes from had
         elements that scio could not read: they are named, and left out.
 
     Notes
@@ -121,7 +121,7 @@ def write_h5ad(
         with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
             check_space(Temporary(path).target, needed)
             write_element(writer, "/", members, context)
-            writer.attr("/", MARK, _mark(context))
+            writer.attr("/", MARK, mark_of(context))
             if isinstance(source, AnnDataFile):
                 source.file.core.check_unchanged()
         report.nbytes = os.stat(path).st_size
@@ -156,7 +156,7 @@ def _tell_of_unread(source: Any, report: WriteReport) -> None:
         warnings.warn(ScioWarning(f"{report.path}: {listed}"), stacklevel=3)
 
 
-def _mark(context: Context) -> str:
+def mark_of(context: Context) -> str:
     """How the file was written, so that it can be written so again; the same text for the same file."""
     options = context.options
     facts = {
@@ -166,9 +166,8 @@ def _mark(context: Context) -> str:
         "compression_opts": options.compression_opts,
         "shuffle": options.shuffle,
         "checksums": options.checksums,
-        "escaped_keys": "%2F",
     }
-    return json.dumps(facts, sort_keys=True)
+    return json.dumps(marked(facts), sort_keys=True)
 
 
 # ---- how large the file will be, at least

@@ -647,6 +647,28 @@ def test_keys_with_slashes_are_told_and_never_nest(tmp_path):
     assert anndata.read_h5ad(tmp_path / "x.h5ad").obs["a%2Fb"].tolist() == list(range(6))
 
 
+def test_keys_come_back_from_our_files_and_stay_in_others(tmp_path):
+    adata = small()
+    adata.obs["a/b"], adata.obs["c%2Fd"] = np.arange(6), np.arange(6)
+    adata.obs.index.name = "i/j"
+    adata.uns["x/y"] = {"..": 1}
+    adata.layers["l/m"] = adata.X
+    with pytest.warns(ScioWarning, match="is written as"):
+        scio.write_h5ad(adata, tmp_path / "x.h5ad")
+    with pytest.warns(ScioWarning, match="is written as"):
+        scio.write_h5ad(tmp_path / "x.h5ad", tmp_path / "copy.h5ad")
+    for name in ("x.h5ad", "copy.h5ad"):
+        read = scio.read_h5ad(tmp_path / name)
+        assert list(read.obs.columns) == ["a/b", "c%2Fd"]
+        assert read.obs.index.name == "i/j"
+        assert read.uns == {"x/y": {"..": 1}}
+        assert list(read.layers) == ["l/m"]
+    plain = small()
+    plain.uns["c%2Fd"] = 1
+    plain.write_h5ad(tmp_path / "theirs.h5ad")
+    assert list(scio.read_h5ad(tmp_path / "theirs.h5ad").uns) == ["c%2Fd"]
+
+
 # --- streams
 
 
