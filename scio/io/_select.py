@@ -122,4 +122,4 @@ class Notes:
         parts += self.remarks
         if parts:
             # 1 = here, 2 = the reader, 3 = whoever called it
-            warnings.warn(f"{self.name}: {'. '.join(parts)}", ScioWarning, stacklevel=4)
+            warnings.warn(f"{self.name}: {'. '.join(parts)}", ScioWarning, stacklevel=3)
