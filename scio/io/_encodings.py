@@ -125,10 +125,10 @@ class ElementReader:
         if encoding is None or encoding == "":
             planned: Deferred = getattr(self, method)(path, axes)
             return planned
-        if isinstance(encoding, str) and encoding in _ENCODINGS:
-            if _ENCODINGS[encoding][2] != method:
-                wanted = "dataframe" if method == "frame" else "dict"
-                raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
+        known = _ENCODINGS.get(encoding) if isinstance(encoding, str) else None
+        if known is not None and known[2] != method:
+            wanted = "dataframe" if method == "frame" else "dict"
+            raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
         return self.element(path, axes)
 
     def _kind(self, path: str) -> str:
