@@ -320,11 +320,14 @@ class ElementReader:
         """Plan a scalar of bytes: opaque, a string of any kind, or a sequence of uint8."""
         info = self.file.dataset(path).type
         raw = self.plan.values(path, is_raw=True)
-        if info["class"] == "string":
-            return lambda: raw().tobytes().rstrip(b"\0")
-        if info["class"] == "vlen":
-            return lambda: self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
-        return lambda: raw().tobytes()
+
+        def finish() -> bytes:
+            if info["class"] == "vlen":
+                return self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
+            value: bytes = raw().tobytes()
+            return value.rstrip(b"\0") if info["class"] == "string" else value
+
+        return finish
 
     def null(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan None."""

@@ -329,7 +329,8 @@ def test_types_of_indices(tmp_path, indices, indptr):
 
     got = scio.read_h5ad(edited(tmp_path, edit))
     expected = make_adata(30, 12).X
-    assert got.X.indices.dtype == got.X.indptr.dtype == np.int32
+    assert got.X.indices.dtype == np.int32
+    assert got.X.indptr.dtype == np.int32
     assert (got.X != expected).nnz == 0
     got.X.check_format(full_check=True)
 
