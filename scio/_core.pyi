@@ -72,6 +72,8 @@ class File:
         self, path: str, name: str, /
     ) -> tuple[dict[str, Any], tuple[int, ...] | None, NDArray[np.uint8]]:
         """Return (type description, shape or None for a null space, raw bytes)."""
+    def text_attr(self, path: str, name: str, /) -> str | None:
+        """Return an attribute that is one string, None when there is none; TypeError else."""
     def dataset(self, path: str, /) -> Dataset:
         """Describe the dataset at path; reads headers only."""
     def type(self, path: str, /) -> dict[str, Any]:
@@ -235,6 +237,26 @@ class Sink:
         """Bring what was put to the disk; raises if anything failed so far."""
     def close(self) -> None:
         """Wait for the puts at work and close the files."""
+
+def text_array(
+    offsets: NDArray[np.int64], payload: NDArray[np.uint8], where: str, /
+) -> NDArray[Any]:
+    """Return the strings payload[offsets[i]:offsets[i + 1]] as an array of objects."""
+
+def fixed_text_array(fields: NDArray[np.uint8], padding: int, where: str, /) -> NDArray[Any]:
+    """Return fields of shape (n, itemsize) as an array of strings; padding as HDF5 numbers it."""
+
+def read_datasets(
+    requests: Sequence[tuple[Dataset, str | None, Sequence[int] | None, Sequence[int] | None, int]],
+    /,
+    *,
+    threads: int = -1,
+) -> list[NDArray[Any]]:
+    """Read boxes of datasets of one file together; see scio/_core.pyi."""
+
+# A request: dataset; form None = numbers as stored, a dtype = cast, "raw" = bytes (last axis
+# itemsize), "text" = strings; start and count of the box, None = all; limit: every value of a 1-D
+# integer dataset lies in [0, limit), -1 = not looked at.
 
 def csr_validate(
     data: NDArray[Any] | None,

@@ -152,10 +152,16 @@ class HDF5File:
 
     def scalar_attr(self, path: str, name: str, default: Any = None) -> Any:
         """Value of an attribute that stands for one thing, whatever rank its writer gave it."""
-        value = self.attr(path, name, default)
-        if isinstance(value, np.ndarray):
-            value = value.reshape(-1)[0] if value.size == 1 else value
-        return value.decode() if isinstance(value, bytes) else value
+        try:
+            text = self.core.text_attr(path, name)
+        except TypeError:  # no string
+            value = self.attr(path, name, default)
+            return (
+                value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+            )
+        except KeyNotFoundError:  # no such object
+            return default
+        return default if text is None else text
 
     def attr_reference(self, path: str, name: str) -> str | None:
         """Path of the object that a reference attribute points to."""
