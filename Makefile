@@ -2,6 +2,7 @@
 #
 #   make demo         the main job on real data, in one command
 #   make test         all set-up, the C tests, then the Python tests
+#   make test-r       the tests against R's packages, which it installs
 #   make build        the extension in place; make ctest, make pytest: one half of the tests
 #   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
 #   make asan tsan valgrind     the tests under sanitizers
@@ -30,7 +31,7 @@ venv := .venv
 bin := $(venv)/bin
 c := $(MAKE) -j$(JOBS) -f tools/c.mk
 
-.PHONY: help demo build test ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
+.PHONY: help demo build test test-r ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
 .PHONY: build-env test-env lint-env bench-env docs-env
 
 help:
@@ -79,6 +80,12 @@ ctest:
 pytest: test-env
 	@$(build_core)
 	@$(bin)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+# R and Bioconductor are half a gigabyte, so nothing else asks for them.
+test-r: test-env
+	@tools/setup_system.sh build r
+	@$(build_core)
+	@$(bin)/python -m pytest -m r $(PYTEST_ARGS)
 
 # ---- style ----
 

@@ -303,6 +303,60 @@ def csr_to_dense(
 def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return data, indices, indptr of the values that are not zero."""
 
+def pooling_scan(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    parts: NDArray[np.int32],
+    sums: NDArray[np.float64],
+    maxima: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    first_row: int,
+) -> tuple[NDArray[np.float64], int, int, float, tuple[int, int, float]]:
+    """Return totals, number of values, number of fractions, maximum, (row, column, first fraction).
+
+    Values over totals are added to `sums` and raise `maxima`, both (n_parts, n_columns).
+    """
+
+def pooling_take(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    parts: NDArray[np.int32],
+    totals: NDArray[np.float64],
+    positions: NDArray[np.int32],
+    averages: NDArray[np.float64],
+    magics: NDArray[np.float64],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    first_row: int,
+    n_used: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Append ratios of kept genes to `genes` and `values`; return starts, counts, n_used."""
+
+def pooling_medians(
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    /,
+    *,
+    n_genes: int,
+    threads: int = -1,
+) -> NDArray[np.float64]:
+    """Return the medians over genes of the sums over windows of the ring, (n_sizes, n_cells)."""
+
+def pooling_solve(
+    medians: NDArray[np.float64], sizes: NDArray[np.int64], /, *, weak: float, threads: int = -1
+) -> NDArray[np.float64]:
+    """Return the least squares solution of the pooled equations, (n_cells,)."""
+
 def collate(
     matrices: Sequence[Matrix],
     maps: Sequence[NDArray[np.int32]],

@@ -276,8 +276,13 @@ int py_sink_add(PyObject *module, py_state *state);
 /* Adds a type made from `spec` under `name`; the state keeps a reference. */
 int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 
-extern PyMethodDef py_csr_methods[], py_collate_methods[], py_info_methods[], py_kernel_methods[],
-    py_text_methods[], py_many_methods[];
+extern PyMethodDef py_collate_methods[];
+extern PyMethodDef py_csr_methods[];
+extern PyMethodDef py_factor_methods[];
+extern PyMethodDef py_info_methods[];
+extern PyMethodDef py_kernel_methods[];
+extern PyMethodDef py_many_methods[];
+extern PyMethodDef py_text_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
 scio_h5_file *py_file_borrow(py_file *self);

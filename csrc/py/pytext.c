@@ -256,7 +256,8 @@ text_of_attr(const py_state *state, scio_h5_file *file, const char *where, const
         return NULL;
     if (type->type_class == SCIO_H5_STRING)
         return make_new(&maker, (const char *)attr->value,
-                        field_nbytes((const char *)attr->value, type->itemsize, (int)type->padding), 0);
+                        field_nbytes((const char *)attr->value, type->itemsize, (int)type->padding),
+                        0);
     if (type->type_class != SCIO_H5_VLEN || !type->is_vlen_string)
         return NULL;
     if (scio_h5_vlen_read(file, type, attr->value, type->itemsize, 1, &offsets, &payload, &err) !=
