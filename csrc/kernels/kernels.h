@@ -82,6 +82,13 @@ size_t scio_choose_random(int32_t *ids, float *values, size_t n_items, size_t k,
 /* Sorts entries by id (stable) and adds the values of equal ids in double; returns how many are
  * left. scratch[2 * n_items]. */
 size_t scio_sort_sum_duplicates(int32_t *ids, float *values, size_t n_items, uint64_t *scratch);
+/* The same for rows whose values are doubles already: entries by ascending column (stable), equal
+ * columns summed in stored order; returns how many are left.  keys[2 * n_items]. */
+size_t scio_sort_sum_wide(uint32_t *columns, double *values, size_t n_items, uint64_t *keys);
+/* Drops entries whose value is 0 (NaN stays), in place; returns how many are left. */
+size_t scio_drop_zeros_wide(uint32_t *columns, double *values, size_t n_items);
+/* Sum in the lanes of sum_f32, so that float32 and float64 of the same numbers agree. */
+double scio_sum_f64(const double *values, size_t n_items);
 /* Sorts keys[n_items] by their upper 32 bits, stable, and returns where they are then: keys or
  * scratch[n_items].  The lower half rides along.  O(n_items) for each 8 bits of the largest upper
  * half. */
