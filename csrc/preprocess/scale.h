@@ -28,7 +28,7 @@ SCIO_MUST_CHECK scio_status scio_scale_values(const scio_csr_view *csr, const sc
 /* Of every column, over all rows: how many values are above 0, or (sums_out) their sum, exact for
  * integers of any type, else in double by blocks of 4,096 rows in order; the other pointer is NULL.
  * *is_canonical_out: whether columns strictly increased in all rows; where they did not, duplicates
- * were taken one by one.  Indices are checked: ECORRUPT. */
+ * were taken one by one.  Indices are checked: ECORRUPT; NaN and infinity are EINVAL. */
 SCIO_MUST_CHECK scio_status scio_column_sums(const scio_csr_view *csr, size_t max_parallel,
                                              const volatile int *cancel, int64_t *n_positive_out,
                                              double *sums_out, bool *is_canonical_out,

@@ -66,6 +66,22 @@ are_increasing(int64_t before, const int64_t *columns, size_t n_items)
     return n_bad == 0;
 }
 
+/* EINVAL for NaN and infinity. */
+static scio_status
+check_finite(const sums_pass *pass, int64_t row, int64_t at, const double *values, size_t n_items,
+             scio_error *err)
+{
+    unsigned n_bad = 0;
+
+    for (size_t i = 0; i < n_items; i++)
+        n_bad |= (unsigned)!(fabs(values[i]) < HUGE_VAL);
+    if (n_bad == 0 || scio_dtype_kind(pass->csr->data_dtype) != 'f')
+        return SCIO_OK;
+    return scio_fail(err, SCIO_EINVAL,
+                     "row %" PRId64 " holds NaN or infinity among the values from %" PRId64 " on",
+                     row, at);
+}
+
 static void
 add_integers(sums_pass *pass, const int64_t *columns, const double *values, size_t n_items,
              wide_int *sums)
@@ -109,6 +125,7 @@ add_stretch(sums_pass *pass, int64_t row, int64_t at, size_t n_items, size_t slo
     SCIO_TRY(scio_cast(csr->data_dtype,
                        (const char *)csr->data + (size_t)at * scio_dtype_itemsize(csr->data_dtype),
                        SCIO_F64, values, n_items, err));
+    SCIO_TRY(check_finite(pass, row, at, values, n_items, err));
     if (!are_increasing(*last_column, columns, n_items))
         atomic_store_explicit(&pass->is_canonical, false, memory_order_relaxed);
     *last_column = columns[n_items - 1];
@@ -140,6 +157,7 @@ count_row_f32(sums_pass *pass, int64_t row, size_t slot, scio_error *err)
     const int32_t *const columns = (const int32_t *)csr->indices + start;
     const float *const values = (const float *)csr->data + start;
     int64_t *const counts = pass->counts + slot * (size_t)csr->n_cols;
+    uint32_t n_bad = 0;
 
     if (!pass->kernels->are_within_i32(columns, n_items, 0, (int32_t)csr->n_cols))
         return scio_fail(err, SCIO_ECORRUPT,
@@ -147,8 +165,12 @@ count_row_f32(sums_pass *pass, int64_t row, size_t slot, scio_error *err)
                          csr->n_cols);
     if (!pass->kernels->is_increasing_u32((const uint32_t *)columns, n_items))
         atomic_store_explicit(&pass->is_canonical, false, memory_order_relaxed);
-    for (size_t i = 0; i < n_items; i++)
+    for (size_t i = 0; i < n_items; i++) {
         counts[columns[i]] += values[i] > 0;
+        n_bad |= (uint32_t)!(fabsf(values[i]) < HUGE_VALF);
+    }
+    if (n_bad != 0)
+        return scio_fail(err, SCIO_EINVAL, "row %" PRId64 " holds NaN or infinity", row);
     return SCIO_OK;
 }
 

@@ -27,7 +27,7 @@ scio_rows_per_item(const scio_csr_view *csr)
 
 typedef struct transform_pass {
     const scio_csr_view *csr;
-    const scio_transform *transform;
+    const scio_value_transform *transform;
     const scio_kernels_table *kernels;
     int64_t rows_per_item;
     scio_dtype out_dtype;
@@ -35,7 +35,7 @@ typedef struct transform_pass {
 } transform_pass;
 
 static double
-factor_of_row(const scio_transform *transform, int64_t row)
+factor_of_row(const scio_value_transform *transform, int64_t row)
 {
     if (transform->totals == NULL || transform->totals[row] == 0.0)
         return 1.0;
@@ -200,7 +200,7 @@ transform_item(void *context, size_t i_item, size_t slot, scio_error *err)
 }
 
 scio_status
-scio_transform_values(const scio_csr_view *csr, const scio_transform *transform,
+scio_transform_values(const scio_csr_view *csr, const scio_value_transform *transform,
                       size_t max_parallel, const volatile int *cancel, scio_dtype out_dtype,
                       void *out, scio_error *err)
 {

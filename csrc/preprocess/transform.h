@@ -45,12 +45,12 @@ SCIO_MUST_CHECK scio_status scio_high_columns(const scio_csr_view *csr, const do
 
 /* --- transforms */
 
-typedef struct scio_transform {
+typedef struct scio_value_transform {
     const double *totals; /* [n_rows] y = x * (target / total), total 0 leaves the row; NULL = no */
     double target;
     bool is_log1p;   /* then ln(1 + y), y rounded to the output type before */
     double log_base; /* ln of the base, by which the logarithm is divided; 0 = natural */
-} scio_transform;
+} scio_value_transform;
 
 /* out[i] for every stored value, F32 or F64 (out_dtype); the product is made in double and rounded
  * once.  float32: the kernels of the loader, bit for bit.  With a base the logarithm is taken in
@@ -58,7 +58,7 @@ typedef struct scio_transform {
  * that is not finite is EINVAL naming the lowest row's first one; out is then undefined.  Indices
  * are not looked at. */
 SCIO_MUST_CHECK scio_status scio_transform_values(const scio_csr_view *csr,
-                                                  const scio_transform *transform,
+                                                  const scio_value_transform *transform,
                                                   size_t max_parallel, const volatile int *cancel,
                                                   scio_dtype out_dtype, void *out, scio_error *err);
 

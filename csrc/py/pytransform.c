@@ -294,7 +294,7 @@ high_columns(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObjec
 
 typedef struct transform_call {
     scio_csr_view csr;
-    scio_transform transform;
+    scio_value_transform transform;
     size_t n_threads;
     scio_dtype dtype;
     void *out;
