@@ -364,7 +364,7 @@ def csr_subset(
     indices: NDArray[Any] | None,
     indptr: NDArray[np.int64] | None,
     rows: NDArray[np.int64] | None,
-    columns: NDArray[np.int64] | None,
+    columns: NDArray[np.int32] | None,
     n_cols: int,
     /,
     *,

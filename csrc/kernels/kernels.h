@@ -18,6 +18,10 @@ typedef struct scio_kernels_table {
      * lanes, item i into lane i % 8, lanes added pairwise at the end, so every variant has the same
      * bits. */
     double (*sum_f32)(const float *values, size_t n_items);
+    /* True when all values are integers in [0, 2^31), -0.0 apart; the greatest and how many are
+     * above 0 then. */
+    bool (*are_counts_f32)(const float *values, size_t n_items, uint32_t *maximum_out,
+                           uint32_t *n_positive_out);
     /* out[i] = (float)((double)in[i] * factor).  in == out allowed. */
     void (*scale_f32)(const float *in, double factor, float *out, size_t n_items);
     /* out[i] = ln(1 + in[i]) within 1 ulp; -1 gives -inf, below -1 NaN; in == out allowed.

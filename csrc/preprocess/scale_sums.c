@@ -23,8 +23,8 @@ typedef struct sums_pass {
     bool is_counting;
     size_t n_slots;
     size_t i_window;       /* doubles: the first block of this window */
-    int64_t *counts;       /* [n_slots, n_cols] */
-    wide_int *wide;        /* [n_slots, n_cols] sums of integers */
+    int64_t *counts;       /* [n_slots, n_cols] numbers of values, or sums of plain counts */
+    wide_int **wide;       /* [n_slots] sums of other integers, [n_cols], made when they come */
     double *doubles;       /* [n_slots, n_cols] sums of blocks */
     atomic_bool has_other; /* a value that is no integer below 2^62 */
     atomic_bool is_canonical;
@@ -139,38 +139,45 @@ add_stretch(sums_pass *pass, int64_t row, int64_t at, size_t n_items, size_t slo
 
         for (size_t i = 0; i < n_items; i++)
             sums[columns[i]] += values[i];
-    } else if (csr->data_dtype == SCIO_I64 || csr->data_dtype == SCIO_U64) {
-        add_i64(csr, at, columns, n_items, pass->wide + slot * n_cols);
     } else {
-        add_integers(pass, columns, values, n_items, pass->wide + slot * n_cols);
+        if (pass->wide[slot] == NULL)
+            SCIO_TRY(scio_mem_zalloc(n_cols, sizeof(wide_int), &pass->wide[slot], err));
+        if (csr->data_dtype == SCIO_I64 || csr->data_dtype == SCIO_U64)
+            add_i64(csr, at, columns, n_items, pass->wide[slot]);
+        else
+            add_integers(pass, columns, values, n_items, pass->wide[slot]);
     }
     return SCIO_OK;
 }
 
-/* The common case in one plain loop: which float32 counts are above 0. */
+/* The common case in plain loops: counts as float32.  *is_done_out: whether the row was one. */
 static scio_status
-count_row_f32(sums_pass *pass, int64_t row, size_t slot, scio_error *err)
+add_row_f32(sums_pass *pass, int64_t row, size_t slot, bool *is_done_out, scio_error *err)
 {
     const scio_csr_view *const csr = pass->csr;
     const int64_t start = csr->indptr[row];
     const size_t n_items = (size_t)(csr->indptr[row + 1] - start);
     const int32_t *const columns = (const int32_t *)csr->indices + start;
     const float *const values = (const float *)csr->data + start;
-    int64_t *const counts = pass->counts + slot * (size_t)csr->n_cols;
-    uint32_t n_bad = 0;
+    int64_t *const sums = pass->counts + slot * (size_t)csr->n_cols;
+    uint32_t maximum, n_positive;
 
+    *is_done_out = pass->kernels->are_counts_f32(values, n_items, &maximum, &n_positive);
+    if (!*is_done_out)
+        return SCIO_OK;
     if (!pass->kernels->are_within_i32(columns, n_items, 0, (int32_t)csr->n_cols))
         return scio_fail(err, SCIO_ECORRUPT,
                          "row %" PRId64 " holds an index that is not in [0, %" PRId64 ")", row,
                          csr->n_cols);
     if (!pass->kernels->is_increasing_u32((const uint32_t *)columns, n_items))
         atomic_store_explicit(&pass->is_canonical, false, memory_order_relaxed);
-    for (size_t i = 0; i < n_items; i++) {
-        counts[columns[i]] += values[i] > 0;
-        n_bad |= (uint32_t)!(fabsf(values[i]) < HUGE_VALF);
+    if (pass->is_counting) {
+        for (size_t i = 0; i < n_items; i++)
+            sums[columns[i]] += values[i] > 0;
+    } else {
+        for (size_t i = 0; i < n_items; i++)
+            sums[columns[i]] += (int32_t)values[i];
     }
-    if (n_bad != 0)
-        return scio_fail(err, SCIO_EINVAL, "row %" PRId64 " holds NaN or infinity", row);
     return SCIO_OK;
 }
 
@@ -182,7 +189,7 @@ add_block(void *context, size_t i_item, size_t slot, scio_error *err)
     const int64_t first = (int64_t)(pass->i_window + i_item) * BLOCK_ROWS;
     const int64_t last = csr->n_rows - first < BLOCK_ROWS ? csr->n_rows : first + BLOCK_ROWS;
     const size_t table = pass->doubles == NULL ? slot : i_item;
-    const bool is_plain = pass->is_counting && csr->indptr != NULL &&
+    const bool is_plain = pass->doubles == NULL && csr->indptr != NULL &&
                           csr->index_dtype == SCIO_I32 && csr->data_dtype == SCIO_F32 &&
                           csr->n_cols <= INT32_MAX;
 
@@ -190,10 +197,12 @@ add_block(void *context, size_t i_item, size_t slot, scio_error *err)
         const int64_t end = scio_row_start(csr, row + 1);
         int64_t last_column = -1;
 
-        if (is_plain) {
-            SCIO_TRY(count_row_f32(pass, row, slot, err));
+        bool is_done = false;
+
+        if (is_plain)
+            SCIO_TRY(add_row_f32(pass, row, slot, &is_done, err));
+        if (is_done)
             continue;
-        }
         for (int64_t at = scio_row_start(csr, row); at < end; at += STRETCH / 2)
             SCIO_TRY(add_stretch(pass, row, at,
                                  end - at < STRETCH / 2 ? (size_t)(end - at) : STRETCH / 2, table,
@@ -223,8 +232,8 @@ sum_integers(sums_pass *pass, size_t n_blocks, const volatile int *cancel, int64
         wide_int sum = 0;
 
         for (size_t slot = 0; slot < pass->n_slots; slot++)
-            sum += pass->is_counting ? pass->counts[slot * n_cols + column]
-                                     : pass->wide[slot * n_cols + column];
+            sum += pass->counts[slot * n_cols + column] +
+                   (pass->wide[slot] == NULL ? 0 : pass->wide[slot][column]);
         if (pass->is_counting)
             n_positive_out[column] = (int64_t)sum;
         else
@@ -264,10 +273,9 @@ scio_column_sums(const scio_csr_view *csr, size_t max_parallel, const volatile i
     atomic_init(&pass.has_other, false);
     atomic_init(&pass.is_canonical, true);
     pass.n_slots = scio_parallel_n_slots(NULL, max_parallel, n_blocks);
-    if (pass.is_counting)
+    status = scio_mem_zalloc(pass.n_slots, sizeof *pass.wide, &pass.wide, err);
+    if (status == SCIO_OK)
         status = new_tables(pass.n_slots, csr->n_cols, sizeof *pass.counts, &pass.counts, err);
-    else
-        status = new_tables(pass.n_slots, csr->n_cols, sizeof *pass.wide, &pass.wide, err);
     if (status == SCIO_OK)
         status = sum_integers(&pass, n_blocks, cancel, n_positive_out, sums_out, err);
     if (status == SCIO_OK && atomic_load(&pass.has_other)) {
@@ -277,6 +285,8 @@ scio_column_sums(const scio_csr_view *csr, size_t max_parallel, const volatile i
     }
     if (status == SCIO_OK)
         *is_canonical_out = atomic_load(&pass.is_canonical);
+    for (size_t slot = 0; pass.wide != NULL && slot < pass.n_slots; slot++)
+        scio_mem_free(pass.wide[slot]);
     scio_mem_free(pass.counts);
     scio_mem_free(pass.wide);
     scio_mem_free(pass.doubles);

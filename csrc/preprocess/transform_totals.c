@@ -64,7 +64,7 @@ merge_facts(scio_value_facts *into, const scio_value_facts *next)
 
 /* Sum, maximum and the number above 0 of non-negative integers below 2^31. */
 typedef struct simple_sums {
-    uint64_t total;
+    double total;
     uint32_t maximum, n_positive;
 } simple_sums;
 
@@ -85,7 +85,7 @@ typedef struct simple_sums {
             maximum = y > maximum ? y : maximum;                                                   \
             n_positive += (uint32_t)(y > 0);                                                       \
         }                                                                                          \
-        *out = (simple_sums){total, maximum, n_positive};                                          \
+        *out = (simple_sums){(double)total, maximum, n_positive};                                  \
         return n_beyond == 0;                                                                      \
     }
 DEFINE_SIMPLE(U8, uint8_t, x, true)
@@ -97,34 +97,39 @@ DEFINE_SIMPLE(I16, int16_t, (uint32_t)x, x >= 0)
 DEFINE_SIMPLE(I32, int32_t, (uint32_t)x, x >= 0)
 DEFINE_SIMPLE(I64, int64_t, (uint32_t)x, (x >= 0) & (x <= INT32_MAX))
 
-/* A value out of range becomes 0.5 before it is converted, which is not an integer either. */
-#define DEFINE_SIMPLE_FLOAT(NAME, ctype, limit)                                                    \
-    static bool simple_##NAME(const void *data, size_t n_items, simple_sums *out)                  \
-    {                                                                                              \
-        const ctype *const values = data;                                                          \
-        uint64_t total = 0;                                                                        \
-        int32_t maximum = 0;                                                                       \
-        uint32_t n_positive = 0, n_beyond = 0;                                                     \
-                                                                                                   \
-        for (size_t i = 0; i < n_items; i++) {                                                     \
-            const ctype x = values[i];                                                             \
-            const ctype limited = (x >= 0) & (x < (limit)) ? x : (ctype)0.5;                       \
-            const int32_t y = (int32_t)limited;                                                    \
-                                                                                                   \
-            n_beyond |= (uint32_t)((ctype)y != x);                                                 \
-            total += (uint32_t)y;                                                                  \
-            maximum = y > maximum ? y : maximum;                                                   \
-            n_positive += (uint32_t)(y > 0);                                                       \
-        }                                                                                          \
-        *out = (simple_sums){total, (uint32_t)maximum, n_positive};                                \
-        return n_beyond == 0;                                                                      \
+static bool
+simple_F32(const scio_kernels_table *kernels, const float *values, size_t n_items, simple_sums *out)
+{
+    if (!kernels->are_counts_f32(values, n_items, &out->maximum, &out->n_positive))
+        return false;
+    out->total = kernels->sum_f32(values, n_items);
+    return true;
+}
+
+/* The same for doubles, which are rarer. */
+static bool
+simple_F64(const double *values, size_t n_items, simple_sums *out)
+{
+    double total = 0, maximum = 0;
+    uint32_t n_positive = 0;
+
+    for (size_t i = 0; i < n_items; i++) {
+        const double x = values[i];
+
+        if (!(x >= 0 && x < 0x1p31) || (double)(int32_t)x != x)
+            return false;
+        total += x;
+        maximum = x > maximum ? x : maximum;
+        n_positive += x > 0;
     }
-DEFINE_SIMPLE_FLOAT(F32, float, 0x1p31f)
-DEFINE_SIMPLE_FLOAT(F64, double, 0x1p31)
+    *out = (simple_sums){total, (uint32_t)maximum, n_positive};
+    return true;
+}
 
 static bool
-try_simple(const scio_csr_view *csr, int64_t start, int64_t n_items, simple_sums *out)
+try_simple(const totals_pass *pass, int64_t start, int64_t n_items, simple_sums *out)
 {
+    const scio_csr_view *const csr = pass->csr;
     const void *const data =
         (const char *)csr->data + (size_t)start * scio_dtype_itemsize(csr->data_dtype);
     const size_t n = (size_t)n_items;
@@ -150,7 +155,7 @@ try_simple(const scio_csr_view *csr, int64_t start, int64_t n_items, simple_sums
     case SCIO_I64:
         return simple_I64(data, n, out);
     case SCIO_F32:
-        return simple_F32(data, n, out);
+        return simple_F32(pass->kernels, data, n, out);
     case SCIO_F64:
         return simple_F64(data, n, out);
     default:
@@ -298,7 +303,10 @@ sum_row(const totals_pass *pass, int64_t row, const row_scratch *scratch, scio_v
     } else if (!is_dense && csr->index_dtype == SCIO_I32 && pass->is_left_out == NULL) {
         const uint32_t *const in_place = (const uint32_t *)csr->indices + start;
 
-        SCIO_TRY(check_columns(csr, row, in_place, n_items, err));
+        if (csr->n_cols > INT32_MAX ||
+            !pass->kernels->are_within_i32((const int32_t *)in_place, n_items, 0,
+                                           (int32_t)csr->n_cols))
+            SCIO_TRY(check_columns(csr, row, in_place, n_items, err));
         is_increasing = pass->kernels->is_increasing_u32(in_place, n_items);
     } else {
         SCIO_TRY(load_columns(csr, row, start, n_items, scratch->columns, err));
@@ -307,10 +315,10 @@ sum_row(const totals_pass *pass, int64_t row, const row_scratch *scratch, scio_v
     }
     facts->is_canonical &= is_increasing;
     if (is_increasing && pass->is_left_out == NULL &&
-        try_simple(csr, start, (int64_t)n_items, &sums)) {
+        try_simple(pass, start, (int64_t)n_items, &sums)) {
         const double maximum = (double)sums.maximum;
 
-        pass->totals[row] = (double)sums.total;
+        pass->totals[row] = sums.total;
         if (pass->n_positive != NULL)
             pass->n_positive[row] = sums.n_positive;
         if (n_items > 0)

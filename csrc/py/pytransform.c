@@ -6,8 +6,8 @@
 
 #include "preprocess/log1p_f64.h"
 #include "preprocess/scale.h"
+#include "preprocess/subset.h"
 #include "preprocess/transform.h"
-#include "sparse/subset.h"
 
 #include <math.h>
 
@@ -547,7 +547,7 @@ run_subset(void *context, const volatile int *cancel, scio_error *err)
 static int
 check_map(const py_state *state, const subset_call *call)
 {
-    const int64_t *const map = call->columns.data;
+    const int32_t *const map = call->columns.data;
 
     if (check_length(state, "columns", &call->columns, call->matrix.shape[1]) < 0)
         return -1;

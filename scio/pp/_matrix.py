@@ -109,26 +109,29 @@ def is_sole_owner(container: Any, key: Any = None) -> bool:
 
     Notes
     -----
-    Seen are references to the matrix and to its arrays, and views of another array (``base``).  Rather
-    too often no than too often yes: a debugger that looks at it counts.
+    Seen are references to the matrix, to its arrays, and to what these are views of.  Rather too often
+    no than too often yes: a debugger that looks at it counts.
     """
     matrix = container.X if key is None else container[key]
     if sys.getrefcount(matrix) > _refs_of_a_variable():
         return False
-    if isinstance(matrix, np.ndarray):
-        return not isinstance(matrix.base, np.ndarray)
-    return are_arrays_alone(matrix)
+    return _is_base_alone(matrix) if isinstance(matrix, np.ndarray) else are_arrays_alone(matrix)
 
 
 def are_arrays_alone(matrix: Any) -> bool:
     """Say whether the arrays of a sparse matrix belong to it alone, as far as can be seen."""
-    alone = _refs_of_an_attribute()
+    alone = _refs_of_a_variable()
     for part in ("data", "indices", "indptr"):
-        if sys.getrefcount(getattr(matrix, part)) > alone:
-            return False
-        if isinstance(getattr(matrix, part).base, np.ndarray):
+        array = getattr(matrix, part)
+        if sys.getrefcount(array) > alone or not _is_base_alone(array):
             return False
     return True
+
+
+def _is_base_alone(array: NDArray[Any]) -> bool:
+    """Whether nobody but `array` refers to the array whose memory it uses, if there is one."""
+    base = array.base
+    return not isinstance(base, np.ndarray) or sys.getrefcount(base) <= _refs_of_a_variable()
 
 
 class _Holder:
@@ -141,10 +144,6 @@ def _refs_of_a_variable() -> int:
     holder = _Holder()
     thing = holder.thing
     return sys.getrefcount(thing)
-
-
-def _refs_of_an_attribute() -> int:
-    return sys.getrefcount(getattr(_Holder(), "thing"))  # noqa: B009 - as it is asked above
 
 
 def as_rows(matrix: Any, name: str = "matrix in memory", *, by_rows: bool = True) -> Rows:
@@ -287,8 +286,8 @@ def _subset_arrays(
         if np.any(np.diff(columns) <= 0):
             return None
         n_columns = len(columns)
-        new_column = np.full(n_cols, -1, dtype=np.int64)
-        new_column[columns] = np.arange(n_columns)
+        new_column = np.full(n_cols, -1, dtype=np.int32)
+        new_column[columns] = np.arange(n_columns, dtype=np.int32)
     if indices.dtype not in (np.int32, np.int64):
         indices = indices.astype(np.int64)
     made = _core.csr_subset(

@@ -15,7 +15,14 @@ from scio import _core
 from scio.errors import ScioWarning
 from scio.matrix import CSR
 from scio.pp._anndata import get_matrix, get_state, make_actual, put_matrix, put_state
-from scio.pp._matrix import Rows, are_arrays_alone, as_rows, elements_sharing, is_sole_owner
+from scio.pp._matrix import (
+    Rows,
+    _is_base_alone,
+    are_arrays_alone,
+    as_rows,
+    elements_sharing,
+    is_sole_owner,
+)
 from scio.pp._source import is_anndata
 
 __all__ = ["log1p", "normalize_total"]
@@ -513,7 +520,7 @@ class _Owner:
         if not self.is_anndata:
             matrix = self.holder
             if isinstance(matrix, np.ndarray):
-                return not isinstance(matrix.base, np.ndarray)
+                return _is_base_alone(matrix)
             return isinstance(matrix, CSR) or (
                 hasattr(matrix, "indptr") and are_arrays_alone(matrix)
             )

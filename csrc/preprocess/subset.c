@@ -1,7 +1,11 @@
-/* Subsetting: count what every row keeps, then fill, both shared out over ranges of rows. */
-#include "sparse/subset.h"
+/* Subsetting: count what every row keeps, then fill, both shared out over ranges of rows.
+ *
+ * Counting looks into a table of one byte a column, which stays in the first cache; filling goes
+ * through the kernel of the loader for the types that nearly all matrices have. */
+#include "preprocess/subset.h"
 
 #include "base/mem.h"
+#include "kernels/kernels.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -20,17 +24,17 @@ enum { ROWS_PER_ITEM = 512 };
     X(i64_8, int64_t, uint64_t)
 
 typedef void (*keep_fn)(const void *indices, const void *data, size_t n_items,
-                        const int64_t *new_column, void *indices_out, void *data_out);
+                        const int32_t *new_column, void *indices_out, void *data_out);
 
 /* A branch: what is left out is mostly rare, and nothing may be written behind the row's end. */
 #define DEFINE_KEEP(NAME, itype, vtype)                                                            \
     static void keep_##NAME(const void *indices, const void *data, size_t n_items,                 \
-                            const int64_t *new_column, void *indices_out, void *data_out)          \
+                            const int32_t *new_column, void *indices_out, void *data_out)          \
     {                                                                                              \
         size_t n_kept = 0;                                                                         \
                                                                                                    \
         for (size_t i = 0; i < n_items; i++) {                                                     \
-            const int64_t to = new_column[((const itype *)indices)[i]];                            \
+            const int32_t to = new_column[((const itype *)indices)[i]];                            \
                                                                                                    \
             if (to < 0)                                                                            \
                 continue;                                                                          \
@@ -56,8 +60,11 @@ typedef struct subset_pass {
     const scio_csr_view *csr;
     const int64_t *rows;
     int64_t n_rows;
-    const int64_t *new_column;
+    const int32_t *new_column;
+    uint8_t *is_kept; /* [n_cols] */
     keep_fn keep;
+    const scio_kernels_table *kernels;
+    bool is_common; /* int32 and 4 bytes */
     size_t index_size, value_size;
     int64_t *indptr; /* [n_rows + 1]: first the length of row i at i + 1 */
     char *indices, *data;
@@ -85,7 +92,7 @@ source_row(const subset_pass *pass, int64_t i)
                 *bad_out = i;                                                                      \
                 return 0;                                                                          \
             }                                                                                      \
-            n_kept += pass->new_column[column] >= 0;                                               \
+            n_kept += pass->is_kept[column];                                                       \
         }                                                                                          \
         return n_kept;                                                                             \
     }
@@ -140,6 +147,27 @@ count_item(void *context, size_t i_item, size_t slot, scio_error *err)
 
 /* --- second pass --- */
 
+/* The kernel may write as many entries as it reads, so it is for rows that have this room before
+ * `end`, where the next item's rows begin. */
+static void
+fill_row(const subset_pass *pass, const char *indices, const char *data, size_t n_items, size_t to,
+         size_t end)
+{
+    void *const indices_out = pass->indices + to * pass->index_size;
+    void *const data_out = pass->data + to * pass->value_size;
+
+    if (pass->new_column == NULL) {
+        memcpy(indices_out, indices, n_items * pass->index_size);
+        memcpy(data_out, data, n_items * pass->value_size);
+    } else if (pass->is_common && n_items <= end - to) {
+        (void)pass->kernels->gather_map_u32((const uint32_t *)(const void *)indices,
+                                            (const float *)(const void *)data, n_items,
+                                            pass->new_column, indices_out, data_out);
+    } else {
+        pass->keep(indices, data, n_items, pass->new_column, indices_out, data_out);
+    }
+}
+
 static scio_status
 fill_item(void *context, size_t i_item, size_t slot, scio_error *err)
 {
@@ -158,15 +186,8 @@ fill_item(void *context, size_t i_item, size_t slot, scio_error *err)
         const char *const indices = (const char *)csr->indices + start * pass->index_size;
         const char *const data = (const char *)csr->data + start * pass->value_size;
 
-        if (n_items == 0 || pass->indptr[i + 1] == pass->indptr[i])
-            continue;
-        if (pass->new_column != NULL) {
-            pass->keep(indices, data, n_items, pass->new_column,
-                       pass->indices + to * pass->index_size, pass->data + to * pass->value_size);
-            continue;
-        }
-        memcpy(pass->indices + to * pass->index_size, indices, n_items * pass->index_size);
-        memcpy(pass->data + to * pass->value_size, data, n_items * pass->value_size);
+        if (n_items > 0 && pass->indptr[i + 1] > pass->indptr[i])
+            fill_row(pass, indices, data, n_items, to, (size_t)pass->indptr[last]);
     }
     return SCIO_OK;
 }
@@ -197,7 +218,7 @@ new_array(int64_t n_items, size_t itemsize, scio_buf **out, scio_error *err)
 
 scio_status
 scio_csr_subset(const scio_csr_view *csr, const int64_t *rows, int64_t n_rows,
-                const int64_t *new_column, int64_t n_cols_out, size_t max_parallel,
+                const int32_t *new_column, int64_t n_cols_out, size_t max_parallel,
                 const volatile int *cancel, scio_csr *out, scio_error *err)
 {
     subset_pass pass = {.csr = csr,
@@ -216,8 +237,17 @@ scio_csr_subset(const scio_csr_view *csr, const int64_t *rows, int64_t n_rows,
     if (csr->index_dtype != SCIO_I32 && csr->index_dtype != SCIO_I64)
         return scio_fail(err, SCIO_ETYPE, "indices are %s, expected int32 or int64",
                          scio_dtype_name(csr->index_dtype));
+    pass.kernels = scio_kernels();
+    pass.is_common = csr->index_dtype == SCIO_I32 && pass.value_size == 4;
     pass.keep = find_keep(csr->index_dtype, pass.value_size);
     SCIO_BUG_IF(pass.keep == NULL, err);
+    if (new_column != NULL) {
+        status = scio_mem_alloc((size_t)csr->n_cols, 1, &pass.is_kept, err);
+        if (status != SCIO_OK)
+            goto done;
+        for (int64_t column = 0; column < csr->n_cols; column++)
+            pass.is_kept[column] = new_column[column] >= 0;
+    }
     status = new_array(pass.n_rows + 1, sizeof(int64_t), &result.indptr, err);
     if (status != SCIO_OK)
         goto done;
@@ -239,6 +269,7 @@ scio_csr_subset(const scio_csr_view *csr, const int64_t *rows, int64_t n_rows,
     *out = result;
     memset(&result, 0, sizeof result);
 done:
+    scio_mem_free(pass.is_kept);
     scio_csr_clear(&result);
     return status;
 }
