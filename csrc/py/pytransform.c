@@ -578,7 +578,7 @@ csr_subset(PyObject *module, PyObject *const *args, Py_ssize_t n_args, PyObject 
                                 .is_nullable = true,
                                 .out = &call.columns,
                                 .rank = 1,
-                                .dtype = SCIO_I64},
+                                .dtype = SCIO_I32},
                                {.name = "n_cols", .kind = PY_INT64, .out = &call.n_cols},
                                NAMED_PARAMS(&call.matrix)};
     scio_error err = SCIO_ERROR_INIT;

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
+from scio._names import near_names
+from scio.errors import KeyNotFoundError, ScioWarning
 from scio.matrix import CSR
 from scio.pp._anndata import get_matrix, get_state, make_actual, put_matrix, put_state
 from scio.pp._matrix import (
@@ -138,8 +139,8 @@ def normalize_total(
         _refuse_path(adata, "normalize_total")
     if not is_anndata(adata):
         _refuse_for_matrix(adata, layer=layer, key_added=key_added)
-        rows = as_rows(adata)
-        made = _normalize(rows, target_sum, fraction, out, dtype, compat, _Owner(adata, None))
+        owner = _Owner(adata, None)
+        made = _normalize(as_rows(adata), target_sum, fraction, out, dtype, compat, owner)
         return made["X"] if inplace else made
     if copy:
         adata = adata.copy()
@@ -239,8 +240,8 @@ def log1p(
         _refuse_path(data, "log1p")
     if not is_anndata(data):
         _refuse_for_matrix(data, layer=layer, obsm=obsm)
-        rows = as_rows(data, by_rows=False)
-        return _log(rows, base, out, dtype, compat, _Owner(data, None))
+        owner = _Owner(data, None)
+        return _log(as_rows(data, by_rows=False), base, out, dtype, compat, owner)
     adata = data.copy() if copy else data
     make_actual(adata)
     if obsm is not None:
@@ -525,6 +526,10 @@ class _Owner:
                 hasattr(matrix, "indptr") and are_arrays_alone(matrix)
             )
         if self.obsm is not None:
+            if self.obsm not in self.holder.obsm:
+                near = near_names(self.obsm, self.holder.obsm)
+                message = f"obsm has no element {self.obsm!r}; {near}"
+                raise KeyNotFoundError(message)
             return is_sole_owner(self.holder.obsm, self.obsm)
         if self.layer is None:
             matrix = self.holder.X

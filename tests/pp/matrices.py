@@ -79,7 +79,7 @@ FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "shuffled": shuffled,
     "with_zeros": with_zeros,
     "with_duplicates": with_duplicates,
-    "scio": lambda x: scio.CSR.from_dense(x),
+    "scio": scio.CSR.from_dense,
 }
 
 

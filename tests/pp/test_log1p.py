@@ -139,6 +139,7 @@ def test_obsm_and_copy():
 
 def test_values_that_have_no_logarithm_are_named():
     adata = make()
+    adata.X = adata.X.toarray()
     adata.X[4, 7] = -1
     with pytest.raises(
         ValueError, match=r"cell 'c4' \(row 4\), gene 'g7' \(column 7\) is -1.0; log"
