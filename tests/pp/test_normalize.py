@@ -384,3 +384,15 @@ def test_a_matrix_with_broken_indices_is_refused():
     x.indices[7] = 4000
     with pytest.raises(ValueError, match="4000"):
         scio.pp.normalize_total(x)
+
+
+@pytest.mark.parametrize("form", ["csr", "dense", "shuffled", "with_zeros", "csc"])
+def test_gene_stats_has_the_same_totals(form):
+    x = counts(300, 80, seed=1, dtype="float64") * 0.37
+    x[::7] = np.round(x[::7])
+    m = FORMS[form](x)
+    made = scio.pp.gene_stats(m)
+    with pytest.warns(ScioWarning, match="no integers"):
+        factors = scio.pp.normalize_total(m, target_sum=1.0, inplace=False)["norm_factor"]
+    assert same_bits(made.totals, factors)
+    np.testing.assert_array_equal(factors, plain.totals_of(x))
