@@ -91,6 +91,7 @@ add_functions(PyObject *module)
         py_many_methods,
         py_factor_methods,
         py_stats_methods,
+        py_transform_methods,
         /* clang-format on */
     };
 
