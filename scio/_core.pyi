@@ -32,6 +32,11 @@ def permutation(seed: int, stream: int, n_items: int, /) -> NDArray[np.int64]:
 def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
     """Return ln(1 + x), the kernel of the loader (new array)."""
 
+def loess(
+    x: NDArray[np.float64], y: NDArray[np.float64], span: float, /
+) -> tuple[NDArray[np.float64], NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Return the fit at every x, flags per point, and counts of what happened."""
+
 @final
 class File:
     """An HDF5 file opened by scio's own parser; objects are named by path."""

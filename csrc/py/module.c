@@ -81,7 +81,7 @@ static int
 add_functions(PyObject *module)
 {
     PyMethodDef *const families[] = {py_info_methods, py_kernel_methods, py_csr_methods,
-                                     py_collate_methods};
+                                     py_collate_methods, py_hvg_methods};
 
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
         if (PyModule_AddFunctions(module, families[i]) < 0)

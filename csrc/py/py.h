@@ -263,6 +263,7 @@ int py_sink_add(PyObject *module, py_state *state);
 int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 
 extern PyMethodDef py_csr_methods[], py_collate_methods[], py_info_methods[], py_kernel_methods[];
+extern PyMethodDef py_hvg_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
 scio_h5_file *py_file_borrow(py_file *self);
