@@ -80,8 +80,8 @@ check_environment(const py_state *state)
 static int
 add_functions(PyObject *module)
 {
-    PyMethodDef *const families[] = {py_info_methods, py_kernel_methods, py_csr_methods,
-                                     py_collate_methods, py_hvg_methods};
+    PyMethodDef *const families[] = {py_info_methods,    py_kernel_methods, py_csr_methods,
+                                     py_collate_methods, py_stats_methods,  py_hvg_methods};
 
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
         if (PyModule_AddFunctions(module, families[i]) < 0)
@@ -101,7 +101,8 @@ module_exec(PyObject *module)
         return -1;
     if (py_file_add(module, state) < 0 || py_dataset_add(module, state) < 0 ||
         py_matrix_add(module, state) < 0 || py_loader_add(module, state) < 0 ||
-        py_compact_add(module, state) < 0 || py_sink_add(module, state) < 0)
+        py_compact_add(module, state) < 0 || py_sink_add(module, state) < 0 ||
+        py_stats_add(module, state) < 0)
         return -1;
     return add_functions(module) < 0 ? -1 : register_at_exit(module);
 }
@@ -119,6 +120,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->loader_type);
     Py_VISIT(state->compact_type);
     Py_VISIT(state->sink_type);
+    Py_VISIT(state->stats_type);
     return 0;
 }
 
@@ -135,6 +137,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->loader_type);
     Py_CLEAR(state->compact_type);
     Py_CLEAR(state->sink_type);
+    Py_CLEAR(state->stats_type);
     return 0;
 }
 

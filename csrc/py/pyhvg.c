@@ -4,8 +4,9 @@
 #include "py/py.h"
 
 #include "preprocess/clipped.h"
-#include "preprocess/elementary_f64.h"
+#include "preprocess/exp_f64.h"
 #include "preprocess/loess.h"
+#include "preprocess/log_f64.h"
 #include "preprocess/poisson.h"
 #include "preprocess/residuals.h"
 

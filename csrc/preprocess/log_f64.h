@@ -1,9 +1,9 @@
-/* ln(x) and e^x in double: + - * / only, so the same bits on every machine, which libm's are not.
+/* ln(x) in double: + - * / only, so the same bits on every machine, which libm's are not.
  *
- * Both are within a few units of the last place and are called per gene or per distinct total, so
- * plain series are fast enough.  Source: any table of functions. */
-#ifndef SCIO_PREPROCESS_ELEMENTARY_F64_H
-#define SCIO_PREPROCESS_ELEMENTARY_F64_H
+ * Within a few units of the last place; called per gene, so a plain series is fast enough.  Source:
+ * any table of functions. */
+#ifndef SCIO_PREPROCESS_LOG_F64_H
+#define SCIO_PREPROCESS_LOG_F64_H
 
 #include <math.h>
 #include <stdint.h>
@@ -51,32 +51,6 @@ scio_ln_1p_f64(double x)
     const double u = 1 + x;
 
     return x < INFINITY && u > 0 ? scio_ln_f64(u) + (x - (u - 1)) / u : scio_ln_f64(u);
-}
-
-/* Any x.  x = k ln 2 + r with |r| <= 0.3466, e^r by its series, whose term of r^15 is below 2^-62.
- */
-static inline double
-scio_exp_f64(double x)
-{
-    double k, r, p = 1, scale;
-    uint64_t bits;
-
-    if (!(x > -746 && x < 710))
-        return x <= -746 ? 0 : x >= 710 ? INFINITY : x;
-    k = floor(x * 0x1.71547652b82fep+0 + 0.5);
-    r = (x - k * SCIO_LN2_HIGH) - k * SCIO_LN2_LOW;
-    for (int i = 14; i >= 2; i--)
-        p = 1 + r * p * (1.0 / i);
-    p = 1 + r * p;
-    /* 2^k in two factors, since k goes from -1076 to 1024 */
-    for (int half = 0; half < 2; half++) {
-        const double part = half == 0 ? floor(k / 2) : k - floor(k / 2);
-
-        bits = (uint64_t)((int64_t)part + 1023) << 52;
-        memcpy(&scale, &bits, sizeof scale);
-        p *= scale;
-    }
-    return p;
 }
 
 #endif
