@@ -332,7 +332,7 @@ def _has_batches(stats: GeneStats) -> bool:
 
 def _input(stats: GeneStats, source: Source | None, threads: int) -> _Input:
     """Leave small batches out; errors for what has nothing to choose from."""
-    place = "the statistics" if source is None else source.name
+    place = stats.name
     is_batched = _has_batches(stats)
     n_cells = np.asarray(stats.n_cells)
     kept = [b for b in range(len(stats.batches)) if n_cells[b] >= _MIN_CELLS]
@@ -350,34 +350,23 @@ def _input(stats: GeneStats, source: Source | None, threads: int) -> _Input:
     return _Input(stats, source, kept, is_batched, threads)
 
 
-def _check_counts(read: _Input, adata: Any, *, wants_warning: bool) -> None:
+def _check_counts(read: _Input, asked: _Asked, adata: Any) -> None:
     """Negative values are an error where counts are needed, non-integers a warning."""
-    stats = read.stats
-    place = "the statistics" if read.source is None else read.source.name
-    negative = np.flatnonzero((read.rows(stats.n_positive) < read.rows(stats.n_nonzero)).any(axis=0))
-    names = stats.var_names
-    if len(negative):
-        message = (
-            f"{place} holds negative values in {len(negative):,} of {stats.n_vars:,} genes "
-            f"({_name_some(names, negative)}); counts are needed{_other_layers(adata)}"
-        )
-        raise ValueError(message)
-    fractional = np.flatnonzero(~read.rows(stats.is_integer).all(axis=0))
-    if len(fractional) and wants_warning:
-        _warn(
-            f"{place} holds no counts: the maximum is {np.max(stats.maximum):.6g}, and "
-            f"{len(fractional):,} of {stats.n_vars:,} genes have values that are not integers "
-            f"({_name_some(names, fractional)}); the flavour needs raw counts{_other_layers(adata)}",
-            5,
-        )
+    facts = read.stats.facts
+    if not (facts["n_negative"] or (facts["n_fractional"] and asked.check_values)):
+        return
+    try:
+        read.stats.check_counts(f"flavor {asked.flavor!r}")
+    except ValueError as error:
+        if is_anndata(adata):
+            error.add_note(_other_layers(adata))
+        raise
 
 
 def _other_layers(adata: Any) -> str:
-    if not is_anndata(adata):
-        return ""
     where = [f"layers[{name!r}]" for name in adata.layers]
     where += ["raw"] if getattr(adata, "raw", None) is not None else []
-    return f", which may be in {' or '.join(where)}" if where else ""
+    return f"other matrices of this AnnData: {', '.join(where) or 'none'}"
 
 
 def _name_some(names: NDArray[Any], genes: NDArray[np.int64]) -> str:
@@ -398,9 +387,9 @@ def _on_counts(
     from scio.pp.stats import gene_stats
 
     if stats is None:
-        stats = gene_stats(given, batch_key=batch_key, threads=asked.threads)
+        stats = gene_stats(given, batch_key=batch_key, scaled=False, threads=asked.threads)
     read = _input(stats, given, asked.threads)
-    _check_counts(read, adata, wants_warning=asked.check_values)
+    _check_counts(read, asked, adata)
     k = _DEFAULT_K if asked.k is None else asked.k
     if asked.flavor == "poisson_gene_selection":
         n_cells = read.n_cells[:, None]
@@ -568,7 +557,7 @@ def _moments_of_counts(
         )
         raise ValueError(message)
     read = _input(stats, given, asked.threads)
-    _check_counts(read, adata, wants_warning=asked.check_values)
+    _check_counts(read, asked, adata)
     if asked.flavor == "seurat":
         assert target is not None  # noqa: S101 - for mypy: the caller looked
         means, squares = stats.scaled_mean * target, stats.scaled_m2 * target**2
@@ -591,7 +580,9 @@ def _moments_of_logs(
 
     if asked.flavor == "cell_ranger":
         if stats is None:
-            stats = module.gene_stats(given, batch_key=batch_key, threads=asked.threads)
+            stats = module.gene_stats(
+                given, batch_key=batch_key, scaled=False, threads=asked.threads
+            )
     elif given is None or stats is not None:
         message = (
             "flavor 'seurat' cannot undo the logarithm in statistics: make them of counts, with "
@@ -606,7 +597,7 @@ def _moments_of_logs(
         stats = module.gene_stats(given, batch_key=batch_key, threads=asked.threads, expm1=factor)
     read = _input(stats, given, asked.threads)
     if asked.check_values and np.all(stats.is_integer) and np.max(stats.maximum, initial=0) > 0:
-        place = "the statistics" if given is None else given.name
+        place = stats.name
         _warn(
             f"{place} holds integers up to {np.max(stats.maximum):.6g}, which look like counts; "
             f"flavor {asked.flavor!r} needs logged values: call scio.pp.log1p first, or give "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.errors import ScioWarning
 from scio.pp import _flavors as flavors
 from scio.pp._anndata import make_actual, put_matrix
 from scio.pp._source import Block, Source, is_anndata, open_source
@@ -106,23 +104,12 @@ def _model_of(
     if given.n_obs == 0:
         message = f"{given.name} has no cells"
         raise ValueError(message)
-    stats = gene_stats(given, threads=threads)
-    negative = np.flatnonzero((stats.n_positive < stats.n_nonzero).reshape(-1))
-    if len(negative):
-        name = str(given.var_names[negative[0]])
-        message = f"{given.name} holds negative values (gene {name!r}); counts are needed"
-        raise ValueError(message)
+    stats = gene_stats(given, scaled=False, threads=threads)
     if given.n_vars and not np.any(stats.n_nonzero):
         message = f"{given.name}: all {given.n_obs:,} x {given.n_vars:,} values are 0"
         raise ValueError(message)
-    fractional = np.flatnonzero(~stats.is_integer.reshape(-1))
-    if check_values and len(fractional):
-        message = (
-            f"{given.name} holds no counts: the maximum is {np.max(stats.maximum):.6g}, and "
-            f"{len(fractional):,} of {given.n_vars:,} genes have values that are not integers "
-            f"({str(given.var_names[fractional[0]])!r} is the first); residuals are made for counts"
-        )
-        warnings.warn(ScioWarning(message), stacklevel=3)
+    if stats.facts["n_negative"] or (stats.facts["n_fractional"] and check_values):
+        stats.check_counts("normalize_pearson_residuals")
     sums = np.asarray(stats.sums(), dtype=np.float64).reshape(-1)
     dtype = np.dtype(np.float64 if given.dtype == np.float64 else np.float32)
     limit = math.sqrt(given.n_obs) if clip is None else float(clip)
