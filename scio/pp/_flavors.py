@@ -435,11 +435,20 @@ def counted_squares(
     )
 
 
-def standardised_variances(squares: F64, spreads: F64, n_cells: int) -> F64:
-    """Variance of the standardised, clipped values; 0 for constant genes."""
+def standardised_variances(
+    squares: F64, variances: F64, maxima: F64, trend: Trend, n_cells: int
+) -> F64:
+    """Variance of the standardised, clipped values; 0 for constant genes.
+
+    Where nothing is clipped it is the variance over the expected one, so that genes of equal mean and
+    variance tie whatever their values are; sums over these would differ in the last bit.
+    """
+    expected = trend.spreads**2
     with np.errstate(invalid="ignore"):
-        norms = squares / ((n_cells - 1) * spreads**2)
-    return np.where(np.isnan(spreads), 0.0, norms)
+        norms = np.where(
+            maxima > trend.clips, squares / ((n_cells - 1) * expected), variances / expected
+        )
+    return np.where(np.isnan(expected), 0.0, norms)
 
 
 # --- Pearson residuals and Poisson zeros

@@ -35,7 +35,6 @@ _DEFAULT_K = 2000
 _DEFAULT_CUTOFFS = flavors.Cutoffs(0.5, math.inf, 0.0125, 3)
 _DEFAULT_BINS = 20
 _MIN_CELLS = 2
-_MAX_LOG = 700.0  # expm1 overflows at 709.8
 _TIE_RULE = "equal genes in the order of their index"
 _N_NAMED = 5
 
@@ -436,8 +435,9 @@ def _standardised_variances(
                 if c is not None
             ]
         )
+    maxima = read.rows(stats.maximum)
     norms = [
-        flavors.standardised_variances(squares[b], t.spreads, int(n_cells[b]))
+        flavors.standardised_variances(squares[b], variances[b], maxima[b], t, int(n_cells[b]))
         for b, t in enumerate(trends)
     ]
     return np.stack(norms), [t.diagnostics for t in trends]
@@ -596,6 +596,12 @@ def _moments_of_logs(
         )
         stats = module.gene_stats(given, batch_key=batch_key, threads=asked.threads, expm1=factor)
     read = _input(stats, given, asked.threads)
+    if not np.all(np.isfinite(stats.variances())):
+        message = (
+            f"{stats.name} has values up to {np.max(stats.maximum):.6g}, and expm1 of it overflows; "
+            "flavor 'seurat' needs logged values"
+        )
+        raise ValueError(message)
     if asked.check_values and np.all(stats.is_integer) and np.max(stats.maximum, initial=0) > 0:
         place = stats.name
         _warn(
@@ -709,5 +715,12 @@ def _frame(
 ) -> pd.DataFrame:
     pandas = require("pandas", "highly_variable_genes with inplace=False")
     frame = pandas.DataFrame(_ordered(found), index=pandas.Index(names))
-    frame.attrs["scio"] = note
+    frame.attrs["scio"] = _plain(note)
     return frame.loc[found.chosen] if subset else frame
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists: pandas compares ``attrs`` with ``==`` whenever it joins frames."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
