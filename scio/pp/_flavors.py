@@ -375,7 +375,7 @@ def by_ranks(
     # a gene that is in no batch among the first k may still be among them over all batches
     table = choose(k, np.ones(len(n_top), dtype=np.bool_), *keys, scores=scores)
     table.columns = columns | {
-        "highly_variable_rank": median,
+        "highly_variable_rank": median.astype(np.float32),
         "highly_variable_nbatches": n_top,
         "highly_variable_intersection": n_top == len(scores),
     }

@@ -596,7 +596,9 @@ def _moments_of_logs(
         )
         stats = module.gene_stats(given, batch_key=batch_key, threads=asked.threads, expm1=factor)
     read = _input(stats, given, asked.threads)
-    if not np.all(np.isfinite(stats.variances())):
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite = np.isfinite(stats.variances()).all() and np.isfinite(stats.means()).all()
+    if not is_finite:
         message = (
             f"{stats.name} has values up to {np.max(stats.maximum):.6g}, and expm1 of it overflows; "
             "flavor 'seurat' needs logged values"

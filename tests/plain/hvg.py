@@ -54,8 +54,12 @@ def seurat_v3_norms(counts: F64, span: float = 0.3) -> F64:
     if not varies.any():
         return norms
     spread = np.sqrt(10 ** loess(np.log10(mean[varies]), np.log10(variance[varies]), span))
-    clipped = np.minimum(counts[:, varies], spread * np.sqrt(n) + mean[varies])
-    norms[varies] = ((clipped - mean[varies]) ** 2).sum(axis=0) / ((n - 1) * spread**2)
+    limits = spread * np.sqrt(n) + mean[varies]
+    clipped = np.minimum(counts[:, varies], limits)
+    squares = ((clipped - mean[varies]) ** 2).sum(axis=0) / (n - 1)
+    # so that equal statistics tie exactly
+    is_clipped = counts[:, varies].max(axis=0) > limits
+    norms[varies] = np.where(is_clipped, squares, variance[varies]) / spread**2
     return norms
 
 
