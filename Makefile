@@ -2,6 +2,7 @@
 #
 #   make demo         the main job on real data, in one command
 #   make test         all set-up, the C tests, then the Python tests
+#   make test-r       the tests against R's packages, which it installs
 #   make build        the extension in place; make ctest, make pytest: one half of the tests
 #   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
 #   make asan tsan valgrind     the tests under sanitizers
@@ -11,7 +12,8 @@
 #
 # Set-up happens by itself: Debian packages (root or sudo), .venv, requirements, the extension.
 # A stamp in .venv remembers what was installed from, so a second run does nothing slow.
-# PYTHON=python3.12 chooses another Python, PYTEST_ARGS='-k name' is passed to pytest.
+# PYTHON=python3.12 chooses another Python, PYTEST_ARGS='-k name' is passed to pytest, which runs in as
+# many processes as there are CPUs, at most 4.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,7 +31,7 @@ venv := .venv
 bin := $(venv)/bin
 c := $(MAKE) -j$(JOBS) -f tools/c.mk
 
-.PHONY: help demo build test ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
+.PHONY: help demo build test test-r ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
 .PHONY: build-env test-env lint-env bench-env docs-env
 
 help:
@@ -77,7 +79,13 @@ ctest:
 
 pytest: test-env
 	@$(build_core)
-	@$(bin)/python -m pytest $(PYTEST_ARGS)
+	@$(bin)/python -m pytest -n $(JOBS) --maxprocesses=4 $(PYTEST_ARGS)
+
+# R and Bioconductor are half a gigabyte, so nothing else asks for them.
+test-r: test-env
+	@tools/setup_system.sh build r
+	@$(build_core)
+	@$(bin)/python -m pytest -m r $(PYTEST_ARGS)
 
 # ---- style ----
 

@@ -72,7 +72,12 @@ def _sources(*patterns: str) -> list[str]:
 
 
 # What of the core the writer's module needs again: it shares no symbols with `_core`.
-_SHARED = ["base/*.c", "sparse/csr.c", "py/pyargs.c", "py/pyarray.c", "py/pyerror.c"]
+_SHARED = [
+    "base/*.c",
+    *(f"codec/{name}.c" for name in ("encoder", "fletcher32", "shuffle")),
+    "sparse/csr.c",
+    *(f"py/{name}.c" for name in ("pyargs", "pyarray", "pycall", "pyerror")),
+]
 _WRITER_FOLDERS = ("csrc/h5write/", "csrc/py_h5write/")
 
 
@@ -111,7 +116,7 @@ def _extensions(mode_flags: list[str]) -> list[Extension]:
             sources=_sources("h5write/*.c", "py_h5write/*.c", *_SHARED),
             include_dirs=["csrc"],
             extra_compile_args=compile_args,
-            extra_link_args=[*writer_libs, *native.SYSTEM_LIBS, *mode_libs],
+            extra_link_args=[*writer_libs, "-Wl,--as-needed", *libs, *mode_libs],
         ),
     ]
 

@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(memory) / 2**20, 1),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in names},
+        "versions": {name: version(name) for name in names},
         "scio": scio.build_info(),
         "commit": commit,
     }
@@ -49,7 +49,8 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Version of an installed package, None when it is not there."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -120,7 +120,7 @@ class File:
 
     def __new__(
         cls,
-        source: str | bytes | memoryview | Callable[[int, int], bytes],
+        source: str | bytes | memoryview | Callable[[int, int], bytes | memoryview],
         /,
         *,
         nbytes: int = -1,
@@ -154,6 +154,8 @@ class File:
         self, path: str, name: str, /
     ) -> tuple[dict[str, Any], tuple[int, ...] | None, NDArray[np.uint8]]:
         """Return (type description, shape or None for a null space, raw bytes)."""
+    def text_attr(self, path: str, name: str, /) -> str | None:
+        """Return an attribute that is one string, None when there is none; TypeError else."""
     def dataset(self, path: str, /) -> Dataset:
         """Describe the dataset at path; reads headers only."""
     def type(self, path: str, /) -> dict[str, Any]:
@@ -318,6 +320,26 @@ class Sink:
     def close(self) -> None:
         """Wait for the puts at work and close the files."""
 
+def text_array(
+    offsets: NDArray[np.int64], payload: NDArray[np.uint8], where: str, /
+) -> NDArray[Any]:
+    """Return the strings payload[offsets[i]:offsets[i + 1]] as an array of objects."""
+
+def fixed_text_array(fields: NDArray[np.uint8], padding: int, where: str, /) -> NDArray[Any]:
+    """Return fields of shape (n, itemsize) as an array of strings; padding as HDF5 numbers it."""
+
+def read_datasets(
+    requests: Sequence[tuple[Dataset, str | None, Sequence[int] | None, Sequence[int] | None, int]],
+    /,
+    *,
+    threads: int = -1,
+) -> list[NDArray[Any]]:
+    """Read boxes of datasets of one file together; see scio/_core.pyi."""
+
+# A request: dataset; form None = numbers as stored, a dtype = cast, "raw" = bytes (last axis
+# itemsize), "text" = strings; start and count of the box, None = all; limit: every value of a 1-D
+# integer dataset lies in [0, limit), -1 = not looked at.
+
 def csr_validate(
     data: NDArray[Any] | None,
     indices: NDArray[Any],
@@ -362,6 +384,60 @@ def csr_to_dense(
 
 def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return data, indices, indptr of the values that are not zero."""
+
+def pooling_scan(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    parts: NDArray[np.int32],
+    sums: NDArray[np.float64],
+    maxima: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    first_row: int,
+) -> tuple[NDArray[np.float64], int, int, float, tuple[int, int, float]]:
+    """Return totals, number of values, number of fractions, maximum, (row, column, first fraction).
+
+    Values over totals are added to `sums` and raise `maxima`, both (n_parts, n_columns).
+    """
+
+def pooling_take(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    parts: NDArray[np.int32],
+    totals: NDArray[np.float64],
+    positions: NDArray[np.int32],
+    averages: NDArray[np.float64],
+    magics: NDArray[np.float64],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    first_row: int,
+    n_used: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Append ratios of kept genes to `genes` and `values`; return starts, counts, n_used."""
+
+def pooling_medians(
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    genes: NDArray[np.int32],
+    values: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    /,
+    *,
+    n_genes: int,
+    threads: int = -1,
+) -> NDArray[np.float64]:
+    """Return the medians over genes of the sums over windows of the ring, (n_sizes, n_cells)."""
+
+def pooling_solve(
+    medians: NDArray[np.float64], sizes: NDArray[np.int64], /, *, weak: float, threads: int = -1
+) -> NDArray[np.float64]:
+    """Return the least squares solution of the pooled equations, (n_cells,)."""
 
 def collate(
     matrices: Sequence[Matrix],

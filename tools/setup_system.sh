@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sees to the programs and libraries that scio needs from the system.
 #
-#   tools/setup_system.sh GROUP...   install what is missing of the groups: build test lint fuzz valgrind
+#   tools/setup_system.sh GROUP...   install what is missing of the groups: build test lint fuzz valgrind r
 #   tools/setup_system.sh --python   print the Python to use (3.11 or newer; $PYTHON before all others)
 #
 # What is there is found by looking for the thing itself, so it may come from anywhere; what is missing
@@ -35,6 +35,10 @@ has_python_module() {
 }
 can_compile() { # a program with the C library's headers
     has_program gcc && printf '#include <stdio.h>\n' | gcc -E -x c - >/dev/null 2>&1
+}
+has_r_package() {
+    has_program Rscript &&
+        Rscript -e "quit(status = !requireNamespace('$1', quietly = TRUE))" >/dev/null 2>&1
 }
 can_fuzz() {
     has_program clang-14 &&
@@ -73,8 +77,13 @@ check_group() {
         ;;
     fuzz) need "clang-14 libclang-rt-14-dev" can_fuzz ;;
     valgrind) need valgrind has_program valgrind ;;
+    r)
+        need r-base-core has_program Rscript
+        need r-bioc-scuttle has_r_package scuttle
+        need r-bioc-rhdf5 has_r_package rhdf5
+        ;;
     *)
-        echo "scio: unknown group '$1', expected build, test, lint, fuzz or valgrind" >&2
+        echo "scio: unknown group '$1', expected build, test, lint, fuzz, valgrind or r" >&2
         exit 2
         ;;
     esac

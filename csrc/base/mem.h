@@ -46,7 +46,5 @@ size_t scio_mem_n_asked(void);
 /* For the few places that get memory elsewhere (mmap): counts one allocation and answers whether it
  * is to fail; always false outside test builds. */
 bool scio_mem_ask_fails(void);
-/* Counts one request and tells whether it shall fail: for memory that base/buf maps itself. */
-bool scio_mem_must_fail(void);
 
 #endif

@@ -106,4 +106,29 @@ SCIO_MUST_CHECK scio_status scio_h5_vlen_read(scio_h5_file *file, const scio_h5_
                                               scio_buf **offsets_out, scio_buf **payload_out,
                                               scio_error *err);
 
+/* One of several boxes that are read together. */
+typedef struct scio_h5_request {
+    scio_h5_dataset *dataset;
+    const uint64_t *start, *count; /* [rank] */
+    /* Variable-length values: `out` is not used, the results are those of scio_h5_vlen_read. */
+    bool is_vlen;
+    scio_buf *offsets, *payload;
+    /* Else as scio_h5_dataset_read. */
+    scio_dtype dtype;
+    void *out;
+    size_t out_nbytes;
+    /* Of a dataset of rank 1: sees each stretch of values once, in the thread that has put it in
+     * its place.  i_first counts from `start`.  NULL = nobody looks. */
+    scio_status (*check)(const void *check_context, const void *items, size_t n_items,
+                         uint64_t i_first, scio_error *err);
+    const void *check_context;
+} scio_h5_request;
+
+/* Reads all of them with one queue of work: the larger first, small ones by the thread that planned
+ * them.  The first failure ends it and names the dataset; results are undefined then, buffers that
+ * were made are the caller's. */
+SCIO_MUST_CHECK scio_status scio_h5_datasets_read(scio_h5_request *requests, size_t n_requests,
+                                                  const scio_h5_read_options *options,
+                                                  scio_error *err);
+
 #endif

@@ -5,7 +5,7 @@
  *   chunk_*.c                       one chunk index each: every entry goes to scio_h5_sink_add
  *   units.c                         the table those entries make, and units of other layouts
  *   decode.c engine.c               stored bytes of units, coalesced; undoing their filters
- *   box.c read*.c                   boxes of elements
+ *   box.c read*.c                   boxes of elements, of one dataset or of several at once
  *   vlen.c global_heap.c            variable-length values */
 #ifndef SCIO_H5READ_DATASET_INTERNAL_H
 #define SCIO_H5READ_DATASET_INTERNAL_H
@@ -299,6 +299,18 @@ typedef struct scio_h5_reading {
     scio_h5_scratch **scratches; /* per slot, made by the slot's first job */
 } scio_h5_reading;
 
+/* Of a reading with dataset, start, count, out and cancel: checks it, makes the chunk table, fills
+ * what is one hole.  *has_jobs_out: jobs must be counted and run.  End it in any case. */
+SCIO_MUST_CHECK scio_status scio_h5_reading_start(scio_h5_reading *reading, scio_dtype dtype,
+                                                  size_t out_nbytes, bool *has_jobs_out,
+                                                  scio_error *err);
+/* How many jobs so many threads should have; after it, each may be run once by any thread, with the
+ * thread's scratch, which is made when it is NULL. */
+size_t scio_h5_reading_jobs(scio_h5_reading *reading, size_t n_slots_wanted);
+SCIO_MUST_CHECK scio_status scio_h5_reading_run(const scio_h5_reading *reading, size_t i_job,
+                                                scio_h5_scratch **scratch, scio_error *err);
+void scio_h5_reading_end(scio_h5_reading *reading);
+
 /* n_items values from the file's type to the result's; src == dst is allowed unless CAST. */
 SCIO_MUST_CHECK scio_status scio_h5_convert(const scio_h5_reading *reading, const void *src,
                                             void *dst, size_t n_items, scio_error *err);
@@ -307,6 +319,8 @@ size_t scio_h5_chunked_jobs(scio_h5_reading *reading, size_t n_slots_wanted);
 SCIO_MUST_CHECK scio_status scio_h5_chunked_run(const scio_h5_reading *reading, size_t i_job,
                                                 scio_h5_scratch *scratch, scio_error *err);
 size_t scio_h5_plain_jobs(scio_h5_reading *reading);
+/* Items of one job of a run that is cut into pieces. */
+uint64_t scio_h5_plain_piece(const scio_h5_reading *reading);
 SCIO_MUST_CHECK scio_status scio_h5_plain_run(const scio_h5_reading *reading, size_t i_job,
                                               scio_h5_scratch *scratch, scio_error *err);
 

@@ -105,17 +105,23 @@ convert_fill(scio_h5_reading *reading, scio_error *err)
 
 /* ---- jobs ---- */
 
-static scio_status
-run_job(void *context, size_t i_job, size_t slot, scio_error *err)
+scio_status
+scio_h5_reading_run(const scio_h5_reading *reading, size_t i_job, scio_h5_scratch **scratch,
+                    scio_error *err)
 {
-    const scio_h5_reading *reading = context;
-    scio_h5_scratch **scratch = &reading->scratches[slot];
-
     if (*scratch == NULL)
         SCIO_TRY(scio_h5_scratch_new(scratch, err));
     return reading->dataset->layout == SCIO_H5_CHUNKED
                ? scio_h5_chunked_run(reading, i_job, *scratch, err)
                : scio_h5_plain_run(reading, i_job, *scratch, err);
+}
+
+static scio_status
+run_job(void *context, size_t i_job, size_t slot, scio_error *err)
+{
+    const scio_h5_reading *reading = context;
+
+    return scio_h5_reading_run(reading, i_job, &reading->scratches[slot], err);
 }
 
 static scio_status
@@ -129,8 +135,8 @@ run_here(scio_h5_reading *reading, size_t n_jobs, scio_error *err)
     return SCIO_OK;
 }
 
-static size_t
-prepare_jobs(scio_h5_reading *reading, size_t n_slots_wanted)
+size_t
+scio_h5_reading_jobs(scio_h5_reading *reading, size_t n_slots_wanted)
 {
     return reading->dataset->layout == SCIO_H5_CHUNKED
                ? scio_h5_chunked_jobs(reading, n_slots_wanted)
@@ -144,12 +150,12 @@ run_jobs(scio_h5_reading *reading, const scio_h5_read_options *options, scio_err
     size_t n_jobs, n_slots = 1;
     scio_status status;
 
-    n_jobs = prepare_jobs(reading, 1);
+    n_jobs = scio_h5_reading_jobs(reading, 1);
     if (n_jobs > 1 && options->max_parallel != 0) {
         if (pool == NULL)
             SCIO_TRY(scio_pool_shared(&pool, err));
         n_slots = scio_parallel_n_slots(pool, options->max_parallel, n_jobs);
-        n_jobs = prepare_jobs(reading, n_slots);
+        n_jobs = scio_h5_reading_jobs(reading, n_slots);
         n_slots = scio_parallel_n_slots(pool, options->max_parallel, n_jobs);
     }
     SCIO_TRY(scio_mem_zalloc(n_slots, sizeof *reading->scratches, &reading->scratches, err));
@@ -182,6 +188,44 @@ is_hole(const scio_h5_dataset *dataset)
            scio_h5_dataset_state(dataset)->layout.address == SCIO_H5_UNDEFINED;
 }
 
+static scio_status
+check_reading(scio_h5_reading *reading, scio_dtype dtype, size_t out_nbytes, uint64_t *n_items_out,
+              scio_error *err)
+{
+    SCIO_TRY(check_types(reading, dtype, err));
+    SCIO_TRY(check_box(reading->dataset, reading->start, reading->count, n_items_out, err));
+    SCIO_TRY(check_nbytes(reading, *n_items_out, out_nbytes, err));
+    return convert_fill(reading, err);
+}
+
+scio_status
+scio_h5_reading_start(scio_h5_reading *reading, scio_dtype dtype, size_t out_nbytes,
+                      bool *has_jobs_out, scio_error *err)
+{
+    uint64_t n_items = 0;
+    const scio_status status = check_reading(reading, dtype, out_nbytes, &n_items, err);
+
+    *has_jobs_out = false;
+    if (status != SCIO_OK) {
+        scio_context(err, "%s", reading->dataset->path);
+        return status;
+    }
+    if (n_items == 0)
+        return SCIO_OK;
+    SCIO_TRY(scio_h5_table_ensure(reading->dataset, err));
+    if (is_hole(reading->dataset))
+        return fill_all(reading, n_items, err);
+    *has_jobs_out = true;
+    return SCIO_OK;
+}
+
+void
+scio_h5_reading_end(scio_h5_reading *reading)
+{
+    scio_mem_free(reading->fill);
+    reading->fill = NULL;
+}
+
 scio_status
 scio_h5_dataset_read(scio_h5_dataset *dataset, const uint64_t *start, const uint64_t *count,
                      scio_dtype dtype, void *out, size_t out_nbytes,
@@ -189,28 +233,15 @@ scio_h5_dataset_read(scio_h5_dataset *dataset, const uint64_t *start, const uint
 {
     const scio_h5_read_options defaults = {NULL, SIZE_MAX, NULL};
     scio_h5_reading reading = {.dataset = dataset, .start = start, .count = count, .out = out};
-    uint64_t n_items = 0;
+    bool has_jobs = false;
     scio_status status;
 
     if (options == NULL)
         options = &defaults;
     reading.cancel = options->cancel;
-    status = check_types(&reading, dtype, err);
-    if (status == SCIO_OK)
-        status = check_box(dataset, start, count, &n_items, err);
-    if (status == SCIO_OK)
-        status = check_nbytes(&reading, n_items, out_nbytes, err);
-    if (status == SCIO_OK)
-        status = convert_fill(&reading, err);
-    if (status != SCIO_OK) {
-        scio_context(err, "%s", dataset->path);
-        return status;
-    }
-    if (n_items != 0)
-        status = scio_h5_table_ensure(dataset, err);
-    if (n_items != 0 && status == SCIO_OK)
-        status =
-            is_hole(dataset) ? fill_all(&reading, n_items, err) : run_jobs(&reading, options, err);
-    scio_mem_free(reading.fill);
+    status = scio_h5_reading_start(&reading, dtype, out_nbytes, &has_jobs, err);
+    if (status == SCIO_OK && has_jobs)
+        status = run_jobs(&reading, options, err);
+    scio_h5_reading_end(&reading);
     return status;
 }

@@ -20,8 +20,8 @@ run_nbytes(const scio_h5_reading *reading)
     return reading->box.run_items * reading->src_itemsize;
 }
 
-static uint64_t
-piece_items(const scio_h5_reading *reading)
+uint64_t
+scio_h5_plain_piece(const scio_h5_reading *reading)
 {
     return reading->src_itemsize < PIECE_NBYTES ? PIECE_NBYTES / reading->src_itemsize : 1;
 }
@@ -35,7 +35,7 @@ scio_h5_plain_jobs(scio_h5_reading *reading)
     scio_h5_box_init(space->rank, reading->count, space->dims, reading->start, reading->count, NULL,
                      &reading->box);
     nbytes = run_nbytes(reading);
-    reading->pieces_per_run = (reading->box.run_items - 1) / piece_items(reading) + 1;
+    reading->pieces_per_run = (reading->box.run_items - 1) / scio_h5_plain_piece(reading) + 1;
     reading->runs_per_job = nbytes < JOB_NBYTES ? JOB_NBYTES / (nbytes + RUN_COST_NBYTES) + 1 : 1;
     if (reading->pieces_per_run > 1)
         return (size_t)(reading->box.n_runs * reading->pieces_per_run);
@@ -124,7 +124,7 @@ read_runs(const scio_h5_reading *reading, uint64_t i_first, uint64_t i_end,
 static scio_status
 run_job(const scio_h5_reading *reading, size_t i_job, scio_h5_scratch *scratch, scio_error *err)
 {
-    const uint64_t run_items = reading->box.run_items, n_items = piece_items(reading);
+    const uint64_t run_items = reading->box.run_items, n_items = scio_h5_plain_piece(reading);
     uint64_t i_first, i_end, at, src_at, dst_at;
 
     if (reading->pieces_per_run == 1) {

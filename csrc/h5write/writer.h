@@ -12,6 +12,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,13 +20,43 @@ enum { SCIO_H5_WRITER_MAX_RANK = 8 };
 
 typedef struct scio_h5_writer scio_h5_writer;
 
-/* Numbers or text with a shape.  BOOL becomes the enumeration that h5py and anndata write. */
+/* What one item is, in memory and in the file. */
+typedef enum scio_h5_element_kind {
+    SCIO_H5_ITEM_NUMBER,  /* of `dtype`; BOOL becomes the enumeration that h5py and anndata write */
+    SCIO_H5_ITEM_COMPLEX, /* two of `dtype`, which become a compound {r, i}, as h5py's */
+    SCIO_H5_ITEM_FIXED_TEXT, /* `nbytes` bytes, filled up with NUL */
+    SCIO_H5_ITEM_TEXT,       /* a pointer to UTF-8, which has any length in the file */
+    SCIO_H5_ITEM_RECORD,     /* `fields` */
+    SCIO_H5_ITEM_TUPLE       /* an array of `dims` of the only one of `fields` */
+} scio_h5_element_kind;
+
+typedef struct scio_h5_field scio_h5_field;
+
+typedef struct scio_h5_element {
+    scio_h5_element_kind kind;
+    scio_dtype dtype;
+    size_t nbytes; /* of one in memory; fields lie in it without gaps that matter */
+    const scio_h5_field *fields;
+    size_t n_fields;
+    unsigned rank;
+    uint64_t dims[SCIO_H5_WRITER_MAX_RANK];
+} scio_h5_element;
+
+struct scio_h5_field {
+    const char *name; /* UTF-8; of a record's */
+    size_t offset;
+    scio_h5_element element;
+};
+
+/* Items with a shape: row-major, packed, native. */
 typedef struct scio_h5_value {
-    scio_dtype dtype;         /* NONE = text */
-    const void *data;         /* numbers: row-major, packed, native */
+    scio_dtype dtype;         /* of numbers; NONE = text, or what `element` says */
+    const void *data;         /* numbers, and items of `element` */
     const char *const *texts; /* text: UTF-8, variable length in the file */
     unsigned rank;            /* 0 = scalar */
     uint64_t dims[SCIO_H5_WRITER_MAX_RANK];
+    const scio_h5_element *element; /* NULL: `dtype` says it all */
+    bool is_null;                   /* a null dataspace: a type and no item */
 } scio_h5_value;
 
 /* Makes the file, which must not exist; a format that libhdf5 1.8 and everything after it reads. */
@@ -41,20 +72,20 @@ SCIO_MUST_CHECK scio_status scio_h5_writer_group(scio_h5_writer *writer, const c
 SCIO_MUST_CHECK scio_status scio_h5_writer_attr(scio_h5_writer *writer, const char *path,
                                                 const char *name, const scio_h5_value *value,
                                                 scio_error *err);
-/* A contiguous dataset with its data. */
+/* A contiguous dataset with its data.  Interrupted by `cancel` (may be NULL), the writer has
+ * failed.
+ */
 SCIO_MUST_CHECK scio_status scio_h5_writer_dataset(scio_h5_writer *writer, const char *path,
-                                                   const scio_h5_value *value, scio_error *err);
+                                                   const scio_h5_value *value,
+                                                   const volatile int *cancel, scio_error *err);
 /* A contiguous dataset of numbers whose space is set aside and not filled: value->data is not
  * looked at.  Its bytes go to *offset_out of the file, by whoever likes, once the writer was
- * closed; 0 when it has none.
- *
- * Chunked datasets, whose chunks threads of ours compress and H5Dwrite_chunk stores, are to stand
- * beside this function. */
+ * closed; 0 when it has none. */
 SCIO_MUST_CHECK scio_status scio_h5_writer_reserve(scio_h5_writer *writer, const char *path,
                                                    const scio_h5_value *value, uint64_t *offset_out,
                                                    scio_error *err);
-/* Ends the file and brings it to the disk.  EWRITE with the first failure's errno when anything
- * failed since the beginning.  Only free may follow. */
+/* Ends the file, finishing chunked datasets that are open, and brings it to the disk.  EWRITE with
+ * the first failure's errno when anything failed since the beginning.  Only free may follow. */
 SCIO_MUST_CHECK scio_status scio_h5_writer_close(scio_h5_writer *writer, scio_error *err);
 
 /* "1.10.8" of the library that is loaded. */

@@ -42,6 +42,34 @@ scio_batch_nbytes(const scio_batch *batch)
            scio_buf_nbytes(batch->is_padding);
 }
 
+/* --- maps --- */
+
+scio_map_kind
+scio_gene_map_kind(const int32_t *map, int64_t n_cols)
+{
+    bool is_identity = n_cols > 0;
+    int32_t last = -1;
+
+    for (int64_t i = 0; i < n_cols; i++) {
+        is_identity = is_identity && map[i] >= 0 && map[i] == map[0] + i;
+        if (map[i] < 0)
+            continue;
+        if (map[i] <= last)
+            return SCIO_MAP_ANY;
+        last = map[i];
+    }
+    return is_identity ? SCIO_MAP_IDENTITY : SCIO_MAP_INCREASING;
+}
+
+void
+scio_row_set_map(scio_row *row, const int32_t *map, scio_map_kind kind)
+{
+    row->map = map;
+    row->is_map_increasing = kind != SCIO_MAP_ANY;
+    row->is_map_identity = kind == SCIO_MAP_IDENTITY;
+    row->map_first = row->is_map_identity ? map[0] : 0;
+}
+
 /* --- values in the dtype of the batch --- */
 
 void

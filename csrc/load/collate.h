@@ -49,6 +49,16 @@ typedef struct scio_row {
     int32_t map_first;    /* then not looked at (may be NULL), and counts as increasing */
 } scio_row;
 
+/* What a map does to the order of columns. */
+typedef enum scio_map_kind {
+    SCIO_MAP_ANY,
+    SCIO_MAP_INCREASING, /* columns that have an id keep their order */
+    SCIO_MAP_IDENTITY    /* map[c] == map[0] + c for all columns */
+} scio_map_kind;
+scio_map_kind scio_gene_map_kind(const int32_t *map, int64_t n_cols);
+/* Gives the row a map and what is known of it. */
+void scio_row_set_map(scio_row *row, const int32_t *map, scio_map_kind kind);
+
 /* A further matrix of the same cells (a layer, an embedding) beside a batch; buffers as there. */
 typedef struct scio_batch_extra {
     scio_buf *values;  /* value[n_cells, width], or CSR data value[nnz] */

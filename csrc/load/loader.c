@@ -95,11 +95,15 @@ plan_sources(scio_loader *loader, scio_plan_source *sources, scio_plan_track *tr
 {
     const scio_loader_options *const options = &loader->options;
     const size_t n_tracks = loader->n_tracks;
-    const scio_plan_options plan_options = {
-        options->batch_size, options->drop_last,    options->shuffle,
-        options->seed,       options->epoch,        options->rank,
-        options->world_size, options->block_nbytes, 0,
-        options->is_keeping};
+    const scio_plan_options plan_options = {.batch_size = options->batch_size,
+                                            .drop_last = options->drop_last,
+                                            .shuffle = options->shuffle,
+                                            .seed = options->seed,
+                                            .epoch = options->epoch,
+                                            .rank = options->rank,
+                                            .world_size = options->world_size,
+                                            .block_nbytes = options->block_nbytes,
+                                            .is_dealt_once = options->is_keeping};
 
     for (size_t i = 0; i < loader->n_matrices; i++) {
         for (size_t t = 0; t < n_tracks; t++)

@@ -55,7 +55,7 @@ struct scio_loader {
     size_t n_matrices, n_tracks;
     bool *is_layer; /* [n_tracks] columns are those of the main matrix */
     int32_t **maps; /* copies */
-    bool *is_map_increasing, *is_map_identity;
+    scio_map_kind *map_kinds;
     int64_t *first_cells; /* [n_matrices + 1] */
     scio_collate_spec spec;
     uint8_t *id_mask; /* copy */

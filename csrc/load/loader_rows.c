@@ -44,10 +44,7 @@ scio_loader_source_at(const scio_loader *loader, int64_t cell)
 void
 scio_loader_finish_row(const scio_loader *loader, size_t i_source, int64_t cell, scio_row *row)
 {
-    row->map = loader->maps[i_source];
-    row->is_map_increasing = loader->is_map_increasing[i_source];
-    row->is_map_identity = loader->is_map_identity[i_source];
-    row->map_first = row->is_map_identity ? row->map[0] : 0;
+    scio_row_set_map(row, loader->maps[i_source], loader->map_kinds[i_source]);
     row->cell = cell;
 }
 

@@ -44,31 +44,6 @@ check_matrix(const scio_matrix *matrix, const int32_t *map, const scio_collate_s
     return SCIO_OK;
 }
 
-static bool
-is_increasing(const int32_t *map, int64_t n_cols)
-{
-    int32_t last = -1;
-
-    for (int64_t i = 0; i < n_cols; i++) {
-        if (map[i] < 0)
-            continue;
-        if (map[i] <= last)
-            return false;
-        last = map[i];
-    }
-    return true;
-}
-
-/* Column c has id map[0] + c: nothing needs to be looked up. */
-static bool
-is_identity(const int32_t *map, int64_t n_cols)
-{
-    for (int64_t i = 0; i < n_cols; i++)
-        if (map[i] < 0 || map[i] != map[0] + i)
-            return false;
-    return n_cols > 0;
-}
-
 /* All sources must agree in what a batch has one width for. */
 static scio_status
 check_widths(const scio_loader *loader, scio_error *err)
@@ -119,8 +94,7 @@ keep_source(scio_loader *loader, size_t i, scio_matrix *main, const int32_t *map
                          main->n_rows);
     loader->first_cells[i + 1] = loader->first_cells[i] + main->n_rows;
     SCIO_TRY(scio_loader_copy(map, (size_t)main->n_cols, sizeof(int32_t), &loader->maps[i], err));
-    loader->is_map_increasing[i] = is_increasing(map, main->n_cols);
-    loader->is_map_identity[i] = is_identity(map, main->n_cols);
+    loader->map_kinds[i] = scio_gene_map_kind(map, main->n_cols);
     return SCIO_OK;
 }
 
@@ -137,8 +111,7 @@ keep_matrices(scio_loader *loader, scio_matrix *const *matrices, const int32_t *
     for (size_t t = 0; t < loader->n_tracks; t++)
         loader->is_layer[t] = t == 0 || loader->options.is_extra_layer[t - 1];
     SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->maps, &loader->maps, err));
-    SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_increasing, err));
-    SCIO_TRY(scio_mem_zalloc(n, sizeof(bool), &loader->is_map_identity, err));
+    SCIO_TRY(scio_mem_zalloc(n, sizeof *loader->map_kinds, &loader->map_kinds, err));
     SCIO_TRY(scio_mem_zalloc(n + 1, sizeof(int64_t), &loader->first_cells, err));
     for (size_t i = 0; i < n; i++)
         SCIO_TRY(keep_source(loader, i, matrices[i], maps[i], err));
@@ -288,7 +261,6 @@ scio_loader_release_sources(scio_loader *loader)
         scio_mem_free(loader->maps[i]);
     scio_mem_free(loader->matrices);
     scio_mem_free(loader->maps);
-    scio_mem_free(loader->is_map_increasing);
-    scio_mem_free(loader->is_map_identity);
+    scio_mem_free(loader->map_kinds);
     scio_mem_free(loader->first_cells);
 }

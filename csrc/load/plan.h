@@ -62,9 +62,8 @@ typedef struct scio_plan_options {
     scio_shuffle_mode shuffle; /* not GIVEN */
     uint64_t seed, epoch;
     int64_t rank, world_size;
-    uint64_t block_nbytes;       /* 0 = chosen from the budget */
-    uint64_t most_window_nbytes; /* windows are not made longer; 0 = no limit but the budget's */
-    bool is_dealt_once;          /* a rank has the same cells in every epoch */
+    uint64_t block_nbytes; /* 0 = chosen from the budget */
+    bool is_dealt_once;    /* a rank has the same cells in every epoch */
 } scio_plan_options;
 
 typedef struct scio_plan_block {

@@ -371,14 +371,11 @@ lay_blocks(scio_plan *plan, uint64_t block_nbytes, uint64_t target, uint64_t bud
 static uint64_t
 window_target(const scio_plan *plan, uint64_t budget)
 {
-    const uint64_t most = plan->options.most_window_nbytes;
     uint64_t total = 0;
 
     for (size_t i = 0; i < plan->n_sources; i++)
         total += scio_plan_store_nbytes(plan, i, plan->source_sel[i], plan->source_sel[i + 1]);
     total = total / 16 > FULL_WINDOW_NBYTES ? total / 16 : FULL_WINDOW_NBYTES;
-    if (most > 0 && total > most)
-        total = most;
     return total < budget / 2 ? total : budget / 2;
 }
 

@@ -80,8 +80,20 @@ check_environment(const py_state *state)
 static int
 add_functions(PyObject *module)
 {
-    PyMethodDef *const families[] = {py_info_methods,    py_kernel_methods, py_csr_methods,
-                                     py_collate_methods, py_stats_methods,  py_hvg_methods};
+    PyMethodDef *const families[] = {
+        /* a line each, so that branches merge */
+        /* clang-format off */
+        py_info_methods,
+        py_kernel_methods,
+        py_csr_methods,
+        py_collate_methods,
+        py_text_methods,
+        py_many_methods,
+        py_factor_methods,
+        py_hvg_methods,
+        py_stats_methods,
+        /* clang-format on */
+    };
 
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
         if (PyModule_AddFunctions(module, families[i]) < 0)

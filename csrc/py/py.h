@@ -223,6 +223,20 @@ PyObject *py_attr_tuple(const py_state *state, scio_h5_attr *attr);
 /* (offsets, payload); takes both buffers. */
 PyObject *py_vlen_tuple(scio_buf *offsets, scio_buf *payload, int64_t n_items);
 
+/* --- pytext.c */
+
+/* Arrays of str, not more than one object for a string that repeats often.  CorruptFileError names
+ * `where` and the position of what is no UTF-8. */
+PyObject *py_text_array(const py_state *state, const char *where, int rank, const npy_intp *dims,
+                        const int64_t *offsets, const char *payload);
+PyObject *py_fixed_text_array(const py_state *state, const char *where, int rank,
+                              const npy_intp *dims, const char *fields, size_t itemsize,
+                              int padding);
+/* The text of an attribute that is one string; None when the object has none of that name; NULL
+ * without an exception and with err empty when it is something else. */
+PyObject *py_file_text_attr(const py_state *state, scio_h5_file *file, const char *path,
+                            const char *name, scio_error *err);
+
 /* --- the types; each file adds its own to the module */
 
 typedef struct py_file {
@@ -264,9 +278,15 @@ int py_stats_add(PyObject *module, py_state *state);
 /* Adds a type made from `spec` under `name`; the state keeps a reference. */
 int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 
-extern PyMethodDef py_csr_methods[], py_collate_methods[], py_info_methods[], py_kernel_methods[],
-    py_stats_methods[];
+extern PyMethodDef py_collate_methods[];
+extern PyMethodDef py_csr_methods[];
+extern PyMethodDef py_factor_methods[];
 extern PyMethodDef py_hvg_methods[];
+extern PyMethodDef py_info_methods[];
+extern PyMethodDef py_kernel_methods[];
+extern PyMethodDef py_many_methods[];
+extern PyMethodDef py_stats_methods[];
+extern PyMethodDef py_text_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
 scio_h5_file *py_file_borrow(py_file *self);
@@ -280,6 +300,20 @@ scio_status py_file_resolve(scio_h5_file *file, const char *path, uint64_t *addr
 /* pypaths.c: dict from address to path of every object that can be reached. */
 PyObject *py_paths_map(const py_state *state, const scio_h5_file *file);
 PyObject *py_dataset_make(py_state *state, py_file *file, scio_h5_dataset *dataset);
+/* The C dataset of a scio._core.Dataset; NULL with an exception when it is something else or of
+ * another process. */
+scio_h5_dataset *py_dataset_borrow(const py_state *state, PyObject *object);
+PyObject *py_dataset_file(PyObject *dataset);      /* py_file, borrowed */
+PyObject *py_dataset_file_name(PyObject *dataset); /* str, borrowed */
+bool py_dataset_is_callback(PyObject *dataset);
+/* As py_file_raise, with a path that the message has already. */
+PyObject *py_dataset_raise(PyObject *dataset, const py_state *state, scio_error *err);
+int py_dataset_require_numbers(const py_state *state, const scio_h5_dataset *dataset);
+/* start_out[rank] (zeros before) and count_out[rank]; None = from the start, to the end. */
+int py_dataset_box(const py_state *state, const scio_h5_dataset *dataset, PyObject *start,
+                   PyObject *count, uint64_t *start_out, uint64_t *count_out);
+int py_dataset_measure(const py_state *state, const scio_h5_dataset *dataset, const uint64_t *count,
+                       size_t itemsize, size_t *nbytes_out);
 /* pycsr.c: the view over three arrays, whose lengths are checked; `data` may be absent. */
 int py_csr_view_from(const py_state *state, const py_view *data, const py_view *indices,
                      const py_view *indptr, const int64_t shape[2], scio_csr_view *out);

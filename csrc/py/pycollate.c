@@ -344,24 +344,9 @@ typedef struct collate_call {
 typedef struct cell_group {
     int64_t first_cell; /* global id of its row 0 */
     size_t start, n;    /* its part of `local` */
-    bool is_map_increasing;
+    scio_map_kind map_kind;
     scio_csr csr;
 } cell_group;
-
-static bool
-is_map_increasing(const int32_t *map, int64_t n_cols)
-{
-    int32_t last = -1;
-
-    for (int64_t i = 0; i < n_cols; i++) {
-        if (map[i] < 0)
-            continue;
-        if (map[i] <= last)
-            return false;
-        last = map[i];
-    }
-    return true;
-}
 
 /* The matrix of a global cell: the last group that does not begin behind it. */
 static size_t
@@ -424,7 +409,7 @@ read_groups(const collate_call *call, cell_group *groups, const int64_t *local,
 
         if (groups[g].n == 0)
             continue;
-        groups[g].is_map_increasing = is_map_increasing(call->sources->c_maps[g], matrix->n_cols);
+        groups[g].map_kind = scio_gene_map_kind(call->sources->c_maps[g], matrix->n_cols);
         status = scio_matrix_take(matrix, local + groups[g].start, groups[g].n, SCIO_DTYPE_NONE,
                                   call->n_threads, cancel, &groups[g].csr, err);
         if (status != SCIO_OK) {
@@ -454,10 +439,9 @@ make_rows(const collate_call *call, const cell_group *groups, const size_t *wher
             .values = values + begin * scio_dtype_itemsize(csr->data_dtype),
             .value_dtype = csr->data_dtype,
             .n_items = (size_t)indptr[i_row + 1] - begin,
-            .map = call->sources->c_maps[g],
-            .is_map_increasing = groups[g].is_map_increasing,
             .cell = call->cells[i],
         };
+        scio_row_set_map(&rows[i], call->sources->c_maps[g], groups[g].map_kind);
     }
 }
 

@@ -41,6 +41,43 @@ raise_from(py_dataset *self, scio_error *err)
     return py_file_raise((const py_file *)self->file, state, self->dataset->path, err);
 }
 
+scio_h5_dataset *
+py_dataset_borrow(const py_state *state, PyObject *object)
+{
+    if (!Py_IS_TYPE(object, state->dataset_type)) {
+        py_fail(state, SCIO_ETYPE, "%s where a scio._core.Dataset was expected",
+                Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    if (py_check_pid(((py_dataset *)object)->pid, "scio._core.Dataset") < 0)
+        return NULL;
+    return ((py_dataset *)object)->dataset;
+}
+
+PyObject *
+py_dataset_file(PyObject *op)
+{
+    return ((py_dataset *)op)->file;
+}
+
+PyObject *
+py_dataset_file_name(PyObject *op)
+{
+    return ((const py_file *)((py_dataset *)op)->file)->name;
+}
+
+bool
+py_dataset_is_callback(PyObject *op)
+{
+    return is_callback((py_dataset *)op);
+}
+
+PyObject *
+py_dataset_raise(PyObject *op, const py_state *state, scio_error *err)
+{
+    return py_file_raise((const py_file *)((py_dataset *)op)->file, state, NULL, err);
+}
+
 PyObject *
 py_dataset_make(py_state *state, py_file *file, scio_h5_dataset *dataset)
 {
@@ -313,31 +350,30 @@ run_read(void *context, const volatile int *cancel, scio_error *err)
                                 scio_buf_data(call->out), call->nbytes, &options, err);
 }
 
-/* The box, by default from the start to the end. */
-static int
-parse_box(const py_state *state, PyObject *start, PyObject *count, read_call *call)
+int
+py_dataset_box(const py_state *state, const scio_h5_dataset *dataset, PyObject *start,
+               PyObject *count, uint64_t *start_out, uint64_t *count_out)
 {
-    const scio_h5_space *const space = &call->dataset->space;
+    const scio_h5_space *const space = &dataset->space;
 
     if (space->space_class == SCIO_H5_NULL) {
         py_fail(state, SCIO_EINVAL, "%s has a null dataspace: there is nothing to read",
-                call->dataset->path);
+                dataset->path);
         return -1;
     }
-    if (start != Py_None && py_sizes_from(state, start, "start", call->start, space->rank) < 0)
+    if (start != Py_None && py_sizes_from(state, start, "start", start_out, space->rank) < 0)
         return -1;
-    if (count != Py_None && py_sizes_from(state, count, "count", call->count, space->rank) < 0)
+    if (count != Py_None && py_sizes_from(state, count, "count", count_out, space->rank) < 0)
         return -1;
     for (unsigned i = 0; i < space->rank; i++) {
-        const uint64_t left =
-            call->start[i] <= space->dims[i] ? space->dims[i] - call->start[i] : 0;
+        const uint64_t left = start_out[i] <= space->dims[i] ? space->dims[i] - start_out[i] : 0;
 
         if (count == Py_None)
-            call->count[i] = left;
-        if (call->start[i] > space->dims[i] || call->count[i] > left) {
+            count_out[i] = left;
+        if (start_out[i] > space->dims[i] || count_out[i] > left) {
             py_fail(state, SCIO_ERANGE, "%s: items [%llu, %llu + %llu) of axis %u, which has %llu",
-                    call->dataset->path, (unsigned long long)call->start[i],
-                    (unsigned long long)call->start[i], (unsigned long long)call->count[i], i,
+                    dataset->path, (unsigned long long)start_out[i],
+                    (unsigned long long)start_out[i], (unsigned long long)count_out[i], i,
                     (unsigned long long)space->dims[i]);
             return -1;
         }
@@ -345,18 +381,31 @@ parse_box(const py_state *state, PyObject *start, PyObject *count, read_call *ca
     return 0;
 }
 
-static int
-measure_box(const py_state *state, read_call *call, size_t itemsize)
+int
+py_dataset_measure(const py_state *state, const scio_h5_dataset *dataset, const uint64_t *count,
+                   size_t itemsize, size_t *nbytes_out)
 {
-    call->nbytes = itemsize;
-    for (unsigned i = 0; i < call->dataset->space.rank; i++) {
-        if (!scio_mul_size(call->nbytes, (size_t)call->count[i], &call->nbytes)) {
+    *nbytes_out = itemsize;
+    for (unsigned i = 0; i < dataset->space.rank; i++) {
+        if (!scio_mul_size(*nbytes_out, (size_t)count[i], nbytes_out)) {
             py_fail(state, SCIO_ENOMEM, "%s: a box of more bytes than an address can tell",
-                    call->dataset->path);
+                    dataset->path);
             return -1;
         }
     }
     return 0;
+}
+
+static int
+parse_box(const py_state *state, PyObject *start, PyObject *count, read_call *call)
+{
+    return py_dataset_box(state, call->dataset, start, count, call->start, call->count);
+}
+
+static int
+measure_box(const py_state *state, read_call *call, size_t itemsize)
+{
+    return py_dataset_measure(state, call->dataset, call->count, itemsize, &call->nbytes);
 }
 
 /* Runs the call and wraps what came; `itemsize` > 0 adds a last axis of so many bytes. */
@@ -379,8 +428,8 @@ read_box(py_dataset *self, read_call *call, scio_dtype dtype, size_t itemsize)
     return py_array_from_buf(call->out, dtype, (int)rank + (itemsize > 0), dims);
 }
 
-static int
-require_numbers(const py_state *state, const scio_h5_dataset *dataset)
+int
+py_dataset_require_numbers(const py_state *state, const scio_h5_dataset *dataset)
 {
     if (dataset->type->dtype != SCIO_DTYPE_NONE)
         return 0;
@@ -408,7 +457,8 @@ dataset_read(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *k
     if (py_parse(state, "read", params, PY_N_PARAMS(params), 2, args, n_args, kwnames) < 0)
         return NULL;
     if (py_check_pid(self->pid, "scio._core.Dataset") < 0 ||
-        require_numbers(state, self->dataset) < 0 || parse_box(state, start, count, &call) < 0)
+        py_dataset_require_numbers(state, self->dataset) < 0 ||
+        parse_box(state, start, count, &call) < 0)
         return NULL;
     if (call.dtype == SCIO_DTYPE_NONE)
         call.dtype = self->dataset->type->dtype;

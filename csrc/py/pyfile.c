@@ -419,6 +419,31 @@ file_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 }
 
 static PyObject *
+file_text_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
+{
+    const py_state *const state = py_state_of(op);
+    const char *path, *name;
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+                               {.name = "name", .kind = PY_TEXT, .out = &name}};
+    scio_error err = SCIO_ERROR_INIT;
+    scio_h5_file *file;
+    PyObject *result;
+
+    if (py_parse(state, "text_attr", params, PY_N_PARAMS(params), 2, args, n_args, NULL) < 0)
+        return NULL;
+    file = py_file_borrow((py_file *)op);
+    if (file == NULL)
+        return NULL;
+    result = py_file_text_attr(state, file, path, name, &err);
+    scio_h5_file_release(file);
+    if (result != NULL || PyErr_Occurred())
+        return result;
+    if (err.code != SCIO_OK)
+        return py_file_raise((py_file *)op, state, path, &err);
+    return py_fail(state, SCIO_ETYPE, "%s@%s is not one string", path, name);
+}
+
+static PyObject *
 file_type(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     scio_h5_type *type = NULL;
@@ -549,6 +574,9 @@ static PyMethodDef file_methods[] = {
     {"attr", PY_METHOD(file_attr), METH_FASTCALL,
      "attr($self, path, name, /)\n--\n\n"
      "Return (type description, shape or None for a null space, raw bytes)."},
+    {"text_attr", PY_METHOD(file_text_attr), METH_FASTCALL,
+     "text_attr($self, path, name, /)\n--\n\n"
+     "Return an attribute that is one string, None when there is none; TypeError else."},
     {"dataset", PY_METHOD(file_dataset), METH_FASTCALL,
      "dataset($self, path, /)\n--\n\nDescribe the dataset at path; reads headers only."},
     {"type", PY_METHOD(file_type), METH_FASTCALL,

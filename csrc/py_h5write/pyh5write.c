@@ -3,152 +3,14 @@
  * A module of its own, since importing it loads libhdf5; it shares the helpers of py/ by their
  * objects, not by symbols, so both modules can be there at once. */
 #define PY_OWNS_NUMPY_TABLE
-#include "py/py.h"
+#include "py_h5write/pyh5write.h"
 
-#include "base/mem.h"
-#include "h5write/writer.h"
+#include "base/pool.h"
 
-#include <string.h>
+/* --- what the types share */
 
-/* The helpers of py/ see the first member only. */
-typedef struct writer_state {
-    py_state shared;
-    PyTypeObject *writer_type;
-} writer_state;
-
-typedef struct py_writer {
-    PyObject_HEAD
-    scio_h5_writer *writer; /* NULL once it was closed or discarded */
-    bool is_busy;           /* a thread is inside; guarded by the GIL */
-} py_writer;
-
-/* --- values: numbers by array, text by str or a sequence of str, lone numbers as such */
-
-typedef struct py_value {
-    scio_h5_value c;
-    PyObject *items;    /* tuple that keeps the text of a sequence alive */
-    const char **texts; /* [n_items] */
-    union {
-        int64_t integer;
-        double real;
-        uint8_t truth;
-        const char *text;
-    } lone;
-} py_value;
-
-static void
-value_clear(py_value *value)
-{
-    Py_CLEAR(value->items);
-    scio_mem_free(value->texts);
-    value->texts = NULL;
-}
-
-/* UTF-8 of a str: none of it hidden behind a NUL, which would end it in the file. */
-static int
-text_of(const py_state *state, PyObject *object, Py_ssize_t i, const char **out)
-{
-    Py_ssize_t nbytes;
-
-    if (!PyUnicode_Check(object)) {
-        py_fail(state, SCIO_ETYPE, "item %zd is %s, expected str", i, Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    *out = PyUnicode_AsUTF8AndSize(object, &nbytes);
-    if (*out == NULL) {
-        PyErr_Clear(); /* a lone surrogate */
-        py_fail(state, SCIO_EINVAL, "item %zd holds characters that UTF-8 cannot say", i);
-        return -1;
-    }
-    if (strlen(*out) == (size_t)nbytes)
-        return 0;
-    py_fail(state, SCIO_EINVAL, "item %zd holds a NUL character, which would cut it", i);
-    return -1;
-}
-
-static int
-texts_from(const py_state *state, PyObject *object, py_value *out)
-{
-    scio_error err = SCIO_ERROR_INIT;
-
-    out->items = PySequence_Tuple(object);
-    if (out->items == NULL)
-        return -1;
-    const Py_ssize_t n_items = PyTuple_GET_SIZE(out->items);
-    if (scio_mem_alloc((size_t)n_items, sizeof *out->texts, &out->texts, &err) != SCIO_OK) {
-        py_raise(state, &err);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < n_items; i++)
-        if (text_of(state, PyTuple_GET_ITEM(out->items, i), i, &out->texts[i]) < 0)
-            return -1;
-    out->c.texts = out->texts;
-    out->c.rank = 1;
-    out->c.dims[0] = (uint64_t)n_items;
-    return 0;
-}
-
-static int
-array_from(const py_state *state, PyObject *object, py_value *out)
-{
-    py_view view = {0};
-
-    if (py_view_from(state, object, "value", -1, SCIO_DTYPE_NONE, &view) < 0)
-        return -1;
-    if (view.rank > SCIO_H5_WRITER_MAX_RANK) {
-        py_fail(state, SCIO_EINVAL, "value has %d dimensions, at most %d are written", view.rank,
-                SCIO_H5_WRITER_MAX_RANK);
-        return -1;
-    }
-    out->c.dtype = view.dtype;
-    out->c.data = view.data;
-    out->c.rank = (unsigned)view.rank;
-    for (int i = 0; i < view.rank; i++)
-        out->c.dims[i] = (uint64_t)view.dims[i];
-    return 0;
-}
-
-static int
-number_from(const py_state *state, PyObject *object, py_value *out)
-{
-    if (PyBool_Check(object)) {
-        out->lone.truth = object == Py_True;
-        out->c.dtype = SCIO_BOOL;
-    } else if (PyLong_Check(object)) {
-        out->lone.integer = PyLong_AsLongLong(object);
-        out->c.dtype = SCIO_I64;
-    } else if (PyFloat_Check(object)) {
-        out->lone.real = PyFloat_AsDouble(object);
-        out->c.dtype = SCIO_F64;
-    } else {
-        py_fail(state, SCIO_ETYPE,
-                "value is %s, expected str, bool, int, float, numpy.ndarray or a list of str",
-                Py_TYPE(object)->tp_name);
-    }
-    out->c.data = &out->lone;
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-static int
-value_from(const py_state *state, PyObject *object, py_value *out)
-{
-    if (PyArray_Check(object))
-        return array_from(state, object, out);
-    if (PyList_Check(object) || PyTuple_Check(object))
-        return texts_from(state, object, out);
-    if (!PyUnicode_Check(object))
-        return number_from(state, object, out);
-    if (text_of(state, object, 0, &out->lone.text) < 0)
-        return -1;
-    out->c.texts = &out->lone.text;
-    return 0;
-}
-
-/* --- the writer */
-
-/* The C writer, for one thread at a time; NULL with an exception. */
-static scio_h5_writer *
-borrow(py_writer *self)
+scio_h5_writer *
+py_writer_borrow(py_writer *self)
 {
     const py_state *const state = py_state_of((PyObject *)self);
 
@@ -160,6 +22,38 @@ borrow(py_writer *self)
     self->is_busy = true;
     return self->writer;
 }
+
+void
+py_writer_return(py_writer *self)
+{
+    self->is_busy = false;
+}
+
+int
+py_writer_match_threads(const writer_state *state)
+{
+    PyObject *const number = PyObject_CallNoArgs(state->get_threads);
+    scio_error err = SCIO_ERROR_INIT;
+    scio_pool *pool = NULL;
+    scio_status status;
+    size_t n_threads;
+
+    if (number == NULL)
+        return -1;
+    n_threads = PyLong_AsSize_t(number);
+    Py_DECREF(number);
+    if (n_threads == (size_t)-1 && PyErr_Occurred())
+        return -1;
+    status = scio_pool_shared(&pool, &err);
+    if (status == SCIO_OK && scio_pool_n_threads(pool) != n_threads)
+        status = scio_pool_resize(pool, n_threads, &err);
+    if (status == SCIO_OK)
+        return 0;
+    py_raise(&state->shared, &err);
+    return -1;
+}
+
+/* --- the writer */
 
 static PyObject *
 writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -236,7 +130,7 @@ writer_group(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject *k
     if (py_parse(py_state_of(op), "group", params, PY_N_PARAMS(params), 1, args, n_args, kwnames) <
         0)
         return NULL;
-    writer = borrow((py_writer *)op);
+    writer = py_writer_borrow((py_writer *)op);
     if (writer == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
@@ -261,42 +155,58 @@ writer_attr(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 
     if (py_parse(state, "attr", params, PY_N_PARAMS(params), 3, args, n_args, NULL) < 0)
         return NULL;
-    if (value_from(state, object, &value) == 0)
-        writer = borrow((py_writer *)op);
+    if (py_value_from(state, object, &value) == 0)
+        writer = py_writer_borrow((py_writer *)op);
     if (writer != NULL) {
         Py_BEGIN_ALLOW_THREADS;
         status = scio_h5_writer_attr(writer, path, name, &value.c, &err);
         Py_END_ALLOW_THREADS;
         result = done(op, status, &err);
     }
-    value_clear(&value);
+    py_value_clear(&value);
     return result;
+}
+
+typedef struct dataset_call {
+    scio_h5_writer *writer;
+    const char *path;
+    const scio_h5_value *value;
+} dataset_call;
+
+static scio_status
+run_dataset(void *context, const volatile int *cancel, scio_error *err)
+{
+    const dataset_call *const call = context;
+
+    return scio_h5_writer_dataset(call->writer, call->path, call->value, cancel, err);
 }
 
 static PyObject *
 writer_dataset(PyObject *op, PyObject *const *args, Py_ssize_t n_args)
 {
     const py_state *const state = py_state_of(op);
-    const char *path = NULL;
+    dataset_call call = {NULL, NULL, NULL};
     PyObject *object = NULL, *result = NULL;
-    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &path},
+    const py_param params[] = {{.name = "path", .kind = PY_TEXT, .out = &call.path},
                                {.name = "value", .kind = PY_OBJECT, .out = &object}};
-    scio_h5_writer *writer = NULL;
     py_value value = {0};
     scio_error err = SCIO_ERROR_INIT;
     scio_status status;
+    bool is_long;
 
     if (py_parse(state, "dataset", params, PY_N_PARAMS(params), 2, args, n_args, NULL) < 0)
         return NULL;
-    if (value_from(state, object, &value) == 0)
-        writer = borrow((py_writer *)op);
-    if (writer != NULL) {
-        Py_BEGIN_ALLOW_THREADS;
-        status = scio_h5_writer_dataset(writer, path, &value.c, &err);
-        Py_END_ALLOW_THREADS;
+    if (py_value_from(state, object, &value) == 0 &&
+        py_writer_match_threads(PyType_GetModuleState(Py_TYPE(op))) == 0)
+        call.writer = py_writer_borrow((py_writer *)op);
+    if (call.writer != NULL) {
+        call.value = &value.c;
+        is_long = PyArray_Check(object) &&
+                  PyArray_NBYTES((PyArrayObject *)object) > (npy_intp)PY_SHORT_NBYTES;
+        status = py_call(run_dataset, &call, is_long, &err);
         result = done(op, status, &err);
     }
-    value_clear(&value);
+    py_value_clear(&value);
     return result;
 }
 
@@ -323,7 +233,7 @@ writer_reserve(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
     value.rank = (unsigned)PyTuple_GET_SIZE(shape);
     if (py_sizes_from(state, shape, "shape", value.dims, value.rank) < 0)
         return NULL;
-    writer = borrow((py_writer *)op);
+    writer = py_writer_borrow((py_writer *)op);
     if (writer == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
@@ -339,10 +249,13 @@ writer_reserve(PyObject *op, PyObject *const *args, Py_ssize_t n_args, PyObject 
 static PyObject *
 writer_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    scio_h5_writer *const writer = borrow((py_writer *)op);
     scio_error err = SCIO_ERROR_INIT;
+    scio_h5_writer *writer;
     scio_status status;
 
+    if (py_writer_match_threads(PyType_GetModuleState(Py_TYPE(op))) < 0)
+        return NULL;
+    writer = py_writer_borrow((py_writer *)op);
     if (writer == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
@@ -357,7 +270,7 @@ writer_discard(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     py_writer *const self = (py_writer *)op;
 
-    if (self->writer != NULL && borrow(self) == NULL)
+    if (self->writer != NULL && py_writer_borrow(self) == NULL)
         return NULL;
     free_writer(self);
     self->is_busy = false;
@@ -376,8 +289,12 @@ static PyMethodDef writer_methods[] = {
     {"reserve", PY_METHOD(writer_reserve), METH_FASTCALL | METH_KEYWORDS,
      "reserve($self, path, /, *, shape, dtype)\n--\n\n"
      "Set a contiguous dataset's space aside; return its offset in the file."},
+    {"chunked", PY_METHOD(py_writer_chunked), METH_FASTCALL | METH_KEYWORDS,
+     "chunked($self, path, /, *, shape, dtype, chunks, maxshape=None, shuffle=True, deflate=1, "
+     "fletcher32=False)\n--\n\nMake a chunked dataset to append rows to."},
     {"close", writer_close, METH_NOARGS,
-     "close($self, /)\n--\n\nEnd the file and sync it; raises the first failure."},
+     "close($self, /)\n--\n\nEnd the file, finishing what is open, and sync it; raises the first "
+     "failure."},
     {"discard", writer_discard, METH_NOARGS,
      "discard($self, /)\n--\n\nLet go of the file, which is of no use then."},
     {"__reduce__", py_refuse_pickle, METH_NOARGS, "Refuse to be pickled."},
@@ -400,15 +317,28 @@ static PyType_Spec writer_spec = {
 };
 
 static int
+add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
+{
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out == NULL ? -1 : PyModule_AddType(module, *out);
+}
+
+static int
 module_exec(PyObject *module)
 {
     writer_state *const state = PyModule_GetState(module);
+    PyObject *core;
     char version[32];
 
     if (PyArray_ImportNumPyAPI() < 0 || py_errors_load(&state->shared) < 0)
         return -1;
-    state->writer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &writer_spec, NULL);
-    if (state->writer_type == NULL || PyModule_AddType(module, state->writer_type) < 0)
+    core = PyImport_ImportModule("scio._core");
+    if (core == NULL)
+        return -1;
+    state->get_threads = PyObject_GetAttrString(core, "get_threads");
+    Py_DECREF(core);
+    if (state->get_threads == NULL || add_type(module, &writer_spec, &state->writer_type) < 0 ||
+        add_type(module, &py_chunked_spec, &state->chunked_type) < 0)
         return -1;
     scio_h5_writer_version(version, sizeof version);
     return PyModule_AddStringConstant(module, "hdf5_version", version);
@@ -422,6 +352,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (size_t code = 0; code <= SCIO_EBUG; code++)
         Py_VISIT(state->shared.errors[code]);
     Py_VISIT(state->writer_type);
+    Py_VISIT(state->chunked_type);
+    Py_VISIT(state->get_threads);
     return 0;
 }
 
@@ -433,6 +365,8 @@ module_clear(PyObject *module)
     for (size_t code = 0; code <= SCIO_EBUG; code++)
         Py_CLEAR(state->shared.errors[code]);
     Py_CLEAR(state->writer_type);
+    Py_CLEAR(state->chunked_type);
+    Py_CLEAR(state->get_threads);
     return 0;
 }
 

@@ -72,7 +72,8 @@ def describe(handle: AnnDataFile) -> dict[str, Any]:
 def _elements(handle: AnnDataFile) -> list[dict[str, Any]]:
     file = handle.file
     paths = ["/X"] if handle.has_x else []
-    paths += [f"/{g}/{key}" for g in _GROUPS for key in getattr(handle, g)]
+    groups = [g for g in _GROUPS if file.kind(f"/{g}") == "group"]
+    paths += [f"/{g}/{key}" for g in groups for key in file.keys(f"/{g}")]
     paths += [path for path in ("/raw/X", "/raw.X") if path in file]
     return [_element(file, path) for path in paths]
 

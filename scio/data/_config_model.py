@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from scio._names import near_names
 from scio._optional import require
+from scio.data._arguments import nbytes
 from scio.data.census import build_obs_value_filter
-from scio.data.dataloader import _nbytes
 
 if not TYPE_CHECKING:
     require("pydantic", "DataConfig")
@@ -55,7 +55,7 @@ def _checked_memory(value: Any) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, str))):
         message = f"a number of bytes or a text like '2GB', not {value!r}"
         raise ValueError(message)
-    _nbytes("max_memory", value)
+    nbytes("max_memory", value)
     return value
 
 

@@ -7,8 +7,8 @@ number generators", OOPSLA 2014, doi:10.1145/2660193.2660195).
 
 from __future__ import annotations
 
-import hashlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.data.dataloader import _check_least, _rank_and_world
+from scio.data._arguments import check_least, rank_and_world
+from scio.data._state import differences
 from scio.data.dataset import CellDataset
 from scio.errors import ScioWarning
 
 _N_LISTED = 1 << 16  # positions turned into Python numbers at once
-_N_COUNTED = 1 << 20  # counts held at once
 
 _Step = TypeVar("_Step")
 
 
-class EpochSampler(Generic[_Step]):
+class EpochSampler(ABC, Generic[_Step]):
     """Epochs, places and states, the same for every sampler; a step is what one ``next`` gives.
 
     Each iterator is the next epoch unless `set_epoch` said which.  It counts from its first step on:
@@ -36,19 +36,19 @@ class EpochSampler(Generic[_Step]):
     def __init__(self, seed: int, num_replicas: int | None, rank: int | None) -> None:
         self.seed = int(seed)
         _core.philox_u64(self.seed, 0, 0)  # refuses what is no uint64
-        self.rank, self.num_replicas = _rank_and_world(rank, num_replicas)
+        self.rank, self.num_replicas = rank_and_world(rank, num_replicas)
         self._next = (0, 0)  # epoch and place where the next iterator begins
         self._cursor: list[int] | None = None  # epoch and place of the newest unfinished iterator
 
-    def _steps(self, epoch: int, place: int) -> Iterator[_Step]:
-        raise NotImplementedError
+    @abstractmethod
+    def _steps(self, epoch: int, place: int) -> Iterator[_Step]: ...
 
+    @abstractmethod
     def _settings(self) -> dict[str, Any]:
         """What fixes the steps, besides the rank: one rank's state serves all."""
-        raise NotImplementedError
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[_Step]:
         epoch, place = self._next
@@ -65,7 +65,7 @@ class EpochSampler(Generic[_Step]):
 
         The epoch of a state that was just loaded keeps its place: trainers call `set_epoch` on resume.
         """
-        _check_least("epoch", epoch, 0)
+        check_least("epoch", epoch, 0)
         if int(epoch) != self._next[0]:
             self._next = (int(epoch), 0)
         self._cursor = None
@@ -100,12 +100,12 @@ class EpochSampler(Generic[_Step]):
             )
             message = f"a state of {own['sampler']} has the keys {sorted(own)}, not {found}"
             raise ValueError(message)
-        differences = _differences(
+        changed = differences(
             {"sampler": state_dict["sampler"], **state_dict["settings"]},
             {"sampler": own["sampler"], **own["settings"]},
         )
-        if differences:
-            message = f"the state belongs to another sampler: {'; '.join(differences)}"
+        if changed:
+            message = f"the state belongs to another sampler: {'; '.join(changed)}"
             raise ValueError(message)
         epoch, place = int(state_dict["epoch"]), int(state_dict["place"])
         if epoch < 0 or not 0 <= place <= len(self):
@@ -116,17 +116,10 @@ class EpochSampler(Generic[_Step]):
         self._next, self._cursor = (epoch, place), None
 
 
-def _differences(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} is {theirs.get(key)!r} in the state, {own.get(key)!r} here"
-        for key in dict.fromkeys([*own, *theirs])
-        if theirs.get(key) != own.get(key)
-    ]
-
-
 class PositionSampler(EpochSampler[int]):
     """A sampler whose steps are positions in the dataset, one at a time."""
 
+    @abstractmethod
     def positions(self, epoch: int) -> NDArray[np.int64]:
         """Return a whole epoch of this rank at once; the state does not move.
 
@@ -135,17 +128,11 @@ class PositionSampler(EpochSampler[int]):
         ndarray, shape (len(self),), int64
             Positions in the dataset.
         """
-        raise NotImplementedError
 
     def _steps(self, epoch: int, place: int) -> Iterator[int]:
         positions = self.positions(epoch)
         for a in range(place, len(positions), _N_LISTED):
             yield from positions[a : a + _N_LISTED].tolist()
-
-
-def digest(array: NDArray[Any]) -> str:
-    values = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
 
 
 # --- labels
@@ -183,36 +170,6 @@ def labels_of(dataset: CellDataset, key: str) -> NDArray[np.int64]:
     labels = (np.cumsum(used) - 1)[codes]
     # Sixteen bits are sorted by radix, in linear time.
     return labels.astype(np.uint16) if labels.max() < 1 << 16 else labels
-
-
-def max_label_deviation(codes: NDArray[np.int64], offsets: NDArray[np.int64]) -> int:
-    """Largest difference between the counts of two labels within one batch.
-
-    Parameters
-    ----------
-    codes : ndarray, shape (n_slots,), int64
-        Label of each cell, batch after batch, from 0 on.
-    offsets : ndarray, shape (n_batches + 1,), int64
-        Where each batch begins.
-
-    Returns
-    -------
-    int
-        0 or 1 for a `BatchAwareSampler`; a label that a batch does not hold counts as 0.
-    """
-    n_labels, n_batches = int(codes.max(initial=-1)) + 1, len(offsets) - 1
-    if n_labels == 0 or n_batches == 0:
-        return 0
-    at_once, worst = max(1, _N_COUNTED // n_labels), 0
-    for a in range(0, n_batches, at_once):
-        cuts = offsets[a : a + at_once + 1]
-        batch = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))
-        flat = np.bincount(
-            batch * n_labels + codes[cuts[0] : cuts[-1]], minlength=(len(cuts) - 1) * n_labels
-        )
-        counts = flat.reshape(-1, n_labels)
-        worst = max(worst, int((counts.max(axis=1) - counts.min(axis=1)).max()))
-    return worst
 
 
 # --- random numbers

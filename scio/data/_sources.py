@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ DEFAULT_MAX_CSC_NBYTES = 4 << 30
 SMALL_TRACK_NBYTES = 4 << 20  # dense layers and obsm up to this size are held in memory
 
 
-class Source:
+class Source(ABC):
     """A matrix (cells x genes), its gene names and its obs columns.
 
     Parameters
@@ -38,13 +39,13 @@ class Source:
     name: str
     shape: tuple[int, int]
 
+    @abstractmethod
     def core_matrix(self) -> _core.Matrix:
         """The core's matrix in this process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def core_track(self, path: str) -> _core.Matrix:
         """A further matrix of the same cells in this process: ``layers/<key>``, ``obsm/<key>``."""
-        raise NotImplementedError
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -59,20 +60,21 @@ class Source:
             parts["rows"] = hashlib.sha256(matrix.indptr.tobytes()).hexdigest()[:16]
         return parts
 
+    @abstractmethod
     def check_unchanged(self) -> None:
         """Raise `IOFormatError` when the file is not the one that was opened any more."""
 
+    @abstractmethod
     def genes(self) -> NDArray[Any]:
         """Gene names of the matrix's columns, objects of str."""
-        raise NotImplementedError
 
+    @abstractmethod
     def obs_columns(self) -> list[str]:
         """Names of the obs columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def obs(self, key: str) -> Column:
         """One obs column."""
-        raise NotImplementedError
 
 
 class FileSource(Source):
@@ -176,6 +178,9 @@ class MemorySource(Source):
         state = dict(self.__dict__)
         state.update(_core={}, _pid=-1)
         return state
+
+    def check_unchanged(self) -> None:
+        """Nothing to ask: what lies in memory is looked at when it is used."""
 
     def core_matrix(self) -> _core.Matrix:
         return self._core_of("", self.shape, lambda: self._arrays)

@@ -70,11 +70,11 @@ def settings_of(loader: CellDataLoader) -> dict[str, Any]:
     }
 
 
-def digest(*arrays: NDArray[np.int64]) -> str:
-    """Short hash of integer arrays."""
+def digest(*arrays: NDArray[Any]) -> str:
+    """Short hash of arrays of numbers, the same on machines of either byte order."""
     sha = hashlib.sha256()
     for array in arrays:
-        sha.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        sha.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
     return sha.hexdigest()[:16]
 
 
@@ -96,18 +96,19 @@ def check_state(state: Mapping[str, Any], loader: CellDataLoader) -> None:
     if state.get("version") != VERSION:
         message = f"the state has version {state.get('version')!r}, this scio reads {VERSION}"
         raise ValueError(message)
-    differences = _differences(state["settings"], settings_of(loader))
-    differences += _source_differences(state["sources"], loader)
-    if differences:
-        message = "the state does not belong to this loader: " + "; ".join(differences)
+    found = differences(state["settings"], settings_of(loader))
+    found += _source_differences(state["sources"], loader)
+    if found:
+        message = "the state does not belong to this loader: " + "; ".join(found)
         raise ValueError(message)
 
 
-def _differences(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+def differences(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Say of each setting of either side what it was and is, where it changed."""
     return [
-        f"{name} was {saved.get(name)!r}, is {value!r}"
-        for name, value in ours.items()
-        if saved.get(name) != value
+        f"{name} was {saved.get(name)!r}, is {ours.get(name)!r}"
+        for name in dict.fromkeys([*ours, *saved])
+        if saved.get(name) != ours.get(name)
     ]
 
 
@@ -118,5 +119,5 @@ def _source_differences(saved: list[Mapping[str, Any]], loader: CellDataLoader) 
     return [
         f"source {i} ({source.name}): {text}"
         for i, (old, source) in enumerate(zip(saved, sources, strict=True))
-        for text in _differences(old, loader.fingerprint.sources[i])
+        for text in differences(old, loader.fingerprint.sources[i])
     ]

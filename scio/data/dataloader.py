@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +13,14 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio._optional import require
+from scio.data._arguments import (
+    cache_directory,
+    check_choice,
+    check_least,
+    nbytes,
+    rank_and_world,
+)
+from scio.data._mixing import GOOD_MIXING, Mixing, measure_mixing
 from scio.data._residence import Residence, Run
 from scio.data._shared import share
 from scio.data._state import VERSION, Fingerprint, check_state, digest, settings_of
@@ -33,38 +38,9 @@ _ARRAYS = {
     "csr": ("data", "indices", "indptr", "index"),
 }
 _SHUFFLES = (True, False, "block", "exact")
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DEFAULT_MAX_NBYTES = 512 << 20
-GOOD_MIXING = 0.95  # of the entropy of a perfect shuffle
 
 Form = Literal["tokens", "dense", "csr"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mixing:
-    """How well batches are mixed with respect to a label.
-
-    Attributes
-    ----------
-    entropy : float
-        Mean entropy of the label within a batch, bits.
-    perfect : float
-        The same for a perfect shuffle of all cells, bits.
-    largest_gap : int
-        Longest stretch of batches in a row without some label, of those labels that have at least as
-        many cells as there are batches.
-    ratio : float
-        ``entropy / perfect``; 1 when the label has one value only.
-    """
-
-    entropy: float
-    perfect: float
-    largest_gap: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """Entropy against that of a perfect shuffle."""
-        return self.entropy / self.perfect if self.perfect > 0 else 1.0
 
 
 class SamplerHandle:
@@ -207,11 +183,11 @@ class CellDataLoader:
         obs_codes: Sequence[str] = (),
         timeout: float | None = None,
     ) -> None:
-        _check_choice("form", form, FORMS)
-        _check_choice("on_error", on_error, ("raise", "skip"))
-        _check_choice("to", to, ("torch", "numpy"))
-        _check_choice("dtype", dtype, ("float32", "float16"))
-        _check_choice("index_dtype", index_dtype, ("int64", "int32"))
+        check_choice("form", form, FORMS)
+        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("to", to, ("torch", "numpy"))
+        check_choice("dtype", dtype, ("float32", "float16"))
+        check_choice("index_dtype", index_dtype, ("int64", "int32"))
         if isinstance(obs_codes, str):
             message = f"obs_codes is a list of keys, such as [{obs_codes!r}], not a text"
             raise TypeError(message)
@@ -224,10 +200,10 @@ class CellDataLoader:
         if sampler is not None and batch_sampler is not None:
             message = "give sampler or batch_sampler, not both"
             raise ValueError(message)
-        _check_least("batch_size", batch_size, 1)
-        _check_least("num_workers", num_workers, 0)
+        check_least("batch_size", batch_size, 1)
+        check_least("num_workers", num_workers, 0)
         if max_genes is not None:
-            _check_least("max_genes", max_genes, 1)
+            check_least("max_genes", max_genes, 1)
         if len(dataset) == 0:
             message = "the dataset has no cells"
             raise ValueError(message)
@@ -242,9 +218,9 @@ class CellDataLoader:
         self.form = form
         self._sampler = sampler
         self.batch_sampler = batch_sampler
-        self.rank, self.world_size = _rank_and_world(rank, world_size)
-        self.max_memory = _nbytes("max_memory", max_memory) or DEFAULT_MAX_NBYTES
-        self.block_bytes = _nbytes("block_bytes", block_bytes)
+        self.rank, self.world_size = rank_and_world(rank, world_size)
+        self.max_memory = nbytes("max_memory", max_memory) or DEFAULT_MAX_NBYTES
+        self.block_bytes = nbytes("block_bytes", block_bytes)
         self.on_error = on_error
         self.to = to
         self.pad_value = float(pad_value)
@@ -304,7 +280,7 @@ class CellDataLoader:
 
         The epoch of a state that was just loaded goes on where it stopped.
         """
-        _check_least("epoch", epoch, 0)
+        check_least("epoch", epoch, 0)
         if int(epoch) != self._next[0]:
             self._next = (int(epoch), 0)
             self._resumed_plan = None
@@ -600,14 +576,8 @@ class CellDataLoader:
         ):
             plan = "exact"
         cells, offsets = self.make_core(epoch, plan).plan()
-        codes = self.dataset.store.column(key).codes()
-        n_labels = int(codes.max()) + 2
-        shuffled = cells[_core.permutation(self.seed, 0x313, len(cells))]
-        mixing = Mixing(
-            _mean_entropy(codes[cells] + 1, offsets, n_labels),
-            _mean_entropy(codes[shuffled] + 1, offsets, n_labels),
-            _largest_gap(codes[cells] + 1, offsets, n_labels),
-        )
+        labels = self.dataset.store.column(key).codes()[cells]
+        mixing = measure_mixing(labels, offsets, seed=self.seed)
         if self.shuffle is not False and not self.is_given and mixing.ratio < GOOD_MIXING:
             warnings.warn(
                 f"batches mix {key!r} at {mixing.ratio:.2f} of a perfect shuffle with max_memory="
@@ -636,94 +606,6 @@ def _tensors(arrays: dict[str, Any], *, pin: bool) -> dict[str, Any]:
         return out.pin_memory() if is_pinned else out
 
     return {name: tensor(array) for name, array in arrays.items()}
-
-
-def cache_directory(cache: str | os.PathLike[str] | None) -> Path | None:
-    """Turn the argument `cache` into a directory."""
-    if cache is None:
-        return None
-    if cache == "auto":
-        platformdirs = require("platformdirs", "cache='auto'")
-        return Path(platformdirs.user_cache_dir("scio"))
-    return Path(cache)
-
-
-def _mean_entropy(codes: NDArray[np.int64], offsets: NDArray[np.int64], n_labels: int) -> float:
-    """Mean over batches of the entropy of the codes within a batch, bits."""
-    total = 0.0
-    n_batches = len(offsets) - 1
-    for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        counts = np.bincount(codes[a:b], minlength=n_labels)
-        shares = counts[counts > 0] / max(1, b - a)
-        total -= float((shares * np.log2(shares)).sum())
-    return total / max(1, n_batches)
-
-
-def _largest_gap(codes: NDArray[np.int64], offsets: NDArray[np.int64], n_labels: int) -> int:
-    """Longest stretch of batches without some label of which there is one for each batch."""
-    n_batches = len(offsets) - 1
-    batch_of = np.repeat(np.arange(n_batches), np.diff(offsets))
-    longest = 0
-    for label in range(n_labels):
-        where = batch_of[codes == label]
-        if len(where) >= max(1, n_batches):
-            steps = np.diff(np.concatenate([[-1], np.unique(where), [n_batches]])) - 1
-            longest = max(longest, int(steps.max()))
-    return longest
-
-
-def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        message = f"{name} is one of {tuple(allowed)}, not {value!r}"
-        raise ValueError(message)
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        message = f"{name} is at least {least}, not {value!r}"
-        raise ValueError(message)
-
-
-def _nbytes(name: str, value: int | str | None) -> int:
-    """Bytes of 1_000_000, "500MB", "2 GiB"; 0 for None, which lets the core choose."""
-    if value is None:
-        return 0
-    if isinstance(value, str):
-        text = value.strip().upper()
-        digits = text.rstrip("KMGIB ")
-        unit = text[len(digits) :].strip()
-        try:
-            nbytes = float(digits) * _UNITS[unit]
-        except (ValueError, KeyError):
-            message = f"{name} is a number of bytes or a text like '500MB' or '2GiB', not {value!r}"
-            raise ValueError(message) from None
-    else:
-        nbytes = float(value)
-    if not nbytes >= 1 or math.isinf(nbytes):
-        message = f"{name} is above 0, not {value!r}"
-        raise ValueError(message)
-    return int(nbytes)
-
-
-def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        message = "give rank and world_size together, or neither"
-        raise ValueError(message)
-    if rank is None or world_size is None:
-        rank, world_size = _environment_rank()
-    if world_size < 1 or not 0 <= rank < world_size:
-        message = f"rank lies in [0, world_size), not rank={rank}, world_size={world_size}"
-        raise ValueError(message)
-    return int(rank), int(world_size)
-
-
-def _environment_rank() -> tuple[int, int]:
-    import sys
-
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def collate_cells(

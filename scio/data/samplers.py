@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
+from scio.data._arguments import check_choice, check_least
 from scio.data._sampling import (
     EpochSampler,
     PositionSampler,
-    digest,
     labels_of,
-    max_label_deviation,
     mix,
     permutations,
     uniforms,
 )
+from scio.data._state import digest
 from scio.data.anndata_store import AnnDataStore
-from scio.data.dataloader import _check_choice, _check_least
 from scio.data.dataset import CellDataset
 from scio.errors import ScioWarning
 
@@ -34,7 +33,6 @@ __all__ = [
     "BatchAwareSampler",
     "DistributedShardSampler",
     "WeightedCellSampler",
-    "max_label_deviation",
 ]
 
 # Streams of the generator, one per purpose, so that equal seeds do not give related draws.
@@ -108,8 +106,8 @@ class BatchAwareSampler(EpochSampler[list[int]]):
         rank: int | None = None,
     ) -> None:
         super().__init__(seed, num_replicas, rank)
-        _check_least("batch_size", batch_size, 1)
-        _check_choice("exhausted", exhausted, ("cycle", "stop"))
+        check_least("batch_size", batch_size, 1)
+        check_choice("exhausted", exhausted, ("cycle", "stop"))
         self.batch_key = batch_key
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)

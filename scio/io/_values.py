@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scio.errors import CorruptFileError, UnsupportedError
-
-if TYPE_CHECKING:
-    from scio import _core
+from scio import _core
+from scio.errors import UnsupportedError
 
 TypeInfo = dict[str, Any]
 
@@ -145,8 +142,7 @@ def _decode_vlen(
         return out
     offsets, payload = file.vlen(info, flat)
     if info["vlen"]:
-        out[:] = split_text(payload.tobytes(), offsets, where)
-        return out
+        return _core.text_array(offsets, payload, where)
     base = info["base"]
     if base["class"] in ("vlen", "compound"):
         nested = payload.reshape(-1, base["itemsize"])
@@ -160,62 +156,8 @@ def _decode_vlen(
     return out
 
 
-def split_text(payload: bytes, offsets: NDArray[np.int64], where: str) -> list[str]:
-    """Cut one buffer of UTF-8 into strings.
-
-    Parameters
-    ----------
-    payload : bytes
-        All strings behind one another.
-    offsets : ndarray, shape (n + 1,), int64
-        String i is ``payload[offsets[i]:offsets[i + 1]]``.
-    where : str
-        Element path, for messages.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    CorruptFileError
-        If the bytes are not UTF-8; names the string's position.
-    """
-    bounds = offsets.tolist()
-    try:
-        text = payload.decode("utf-8")
-        if len(text) == len(payload):
-            return [text[a:b] for a, b in itertools.pairwise(bounds)]
-        return [payload[a:b].decode("utf-8") for a, b in itertools.pairwise(bounds)]
-    except UnicodeDecodeError:
-        for i, (a, b) in enumerate(itertools.pairwise(bounds)):
-            _check_text(payload[a:b], where, i)
-        raise
-
-
-def _check_text(piece: bytes, where: str, position: int) -> str:
-    try:
-        return piece.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"{where}[{position}] is not UTF-8: {piece[:40]!r} ({error.reason})"
-        raise CorruptFileError(message) from error
-
-
-_SPACE_PADDED = 2
-
-
 def _decode_fixed(info: TypeInfo, flat: NDArray[np.uint8], where: str) -> NDArray[Any]:
-    out = np.empty(len(flat), dtype=object)
-    if info["itemsize"] == 0 or len(flat) == 0:
-        out[:] = ""
-        return out
-    pieces = flat.view(f"S{info['itemsize']}").reshape(-1).tolist()
-    if info["padding"] == _SPACE_PADDED:
-        pieces = [p.rstrip(b" ") for p in pieces]
-    elif info["padding"] == 0:
-        pieces = [p.partition(b"\0")[0] for p in pieces]
-    out[:] = [_check_text(p, where, i) for i, p in enumerate(pieces)]
-    return out
+    return _core.fixed_text_array(flat, info["padding"], where)
 
 
 def _decode_compound(

@@ -164,18 +164,23 @@ def _integers(file: HDF5File, path: str) -> NDArray[Any]:
 def _categorical(
     file: HDF5File, path: str, codes: NDArray[Any], categories: NDArray[Any], ordered: bool
 ) -> Categorical:
-    n_categories = len(categories)
-    wrong = np.flatnonzero((codes >= n_categories) | (codes.astype(np.int64) < -1))
-    if len(wrong):
-        row = int(wrong[0])
-        message = (
-            f"{file.name}: {path} has code {codes[row]} in row {row}; "
-            f"codes lie in [-1, {n_categories})"
-        )
-        raise CorruptFileError(message)
+    check_codes(file.name, path, codes, len(categories))
     if codes.dtype.kind == "u":
         codes = codes.astype(np.int64)
     return Categorical(codes, categories, ordered)
+
+
+def check_codes(name: str, path: str, codes: NDArray[Any], n_categories: int) -> None:
+    """Raise CorruptFileError, with the row, when a code lies outside [-1, n_categories)."""
+    is_wrong = codes >= n_categories
+    if codes.dtype.kind == "i":
+        is_wrong |= codes < -1
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        message = (
+            f"{name}: {path} has code {codes[row]} in row {row}; codes lie in [-1, {n_categories})"
+        )
+        raise CorruptFileError(message)
 
 
 @_reads("nullable-integer", "nullable-boolean")
@@ -246,11 +251,18 @@ class Frame:
         if self._is_compound:
             return [str(name) for name in self._fields()[1:]]
         index = self.index_name
+        return [name for name in self.stored_columns if name != index]
+
+    @property
+    def stored_columns(self) -> list[str]:
+        """Names of the columns as the file lists them; some writers list the index too."""
+        if self._is_compound:
+            return [str(name) for name in self._fields()[1:]]
         order = self._file.attr(self._path, "column-order")
         if order is None:
-            return [n for n in self._file.keys(self._path) if n not in (index, "__categories")]
-        names = [str(n) for n in np.atleast_1d(order)] if np.size(order) else []
-        return [name for name in names if name != index]
+            hidden = (self.index_name, "__categories")
+            return [name for name in self._file.keys(self._path) if name not in hidden]
+        return [str(name) for name in np.atleast_1d(order)] if np.size(order) else []
 
     def _fields(self) -> tuple[str, ...]:
         info = self._file.dataset(self._path).type

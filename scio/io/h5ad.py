@@ -239,17 +239,33 @@ class MatrixHandle:
 
 
 class _Mapping:
-    """A group of elements by name: layers, obsm, varm, obsp, varp."""
+    """Elements by name: layers, obsm, varm, obsp, varp, uns, and the dicts in uns.
 
-    def __init__(self, owner: AnnDataFile, name: str, shape: tuple[int, int] | None) -> None:
-        self._owner = owner
-        self._name = name
+    Nothing is read until an element is asked for, and of matrices and frames not even then.
+    """
+
+    def __init__(
+        self, file: HDF5File, path: str, shape: tuple[int, int] | None, paths: dict[str, str]
+    ) -> None:
+        self._file = file
+        self._path = path
         self._shape = shape
+        self._paths = paths  # where further elements lie: old files keep graphs in uns
+
+    @property
+    def _is_compound(self) -> bool:
+        return self._file.kind(self._path) == "dataset"  # obsm and varm before 0.6
 
     def keys(self) -> list[str]:
         """Names of the elements."""
-        file = self._owner.file
-        return file.keys(f"/{self._name}") if file.kind(f"/{self._name}") == "group" else []
+        kind = self._file.kind(self._path)
+        if kind == "group":
+            names = self._file.keys(self._path)
+        elif kind == "dataset":
+            names = [m[0] for m in self._file.dataset(self._path).type.get("members", ())]
+        else:
+            names = []
+        return names + [name for name in self._paths if name not in names]
 
     def __iter__(self) -> Any:
         return iter(self.keys())
@@ -261,25 +277,57 @@ class _Mapping:
         return key in self.keys()
 
     def __getitem__(self, key: str) -> Any:
-        """Open one element: a matrix as `MatrixHandle`, a frame as `Frame`, else an array."""
+        """Open one element.
+
+        Returns
+        -------
+        MatrixHandle, Frame, mapping or value
+            Sparse matrices and (not in uns) 2-D arrays as `MatrixHandle`, frames as `Frame`, dicts as
+            a mapping like this one; everything else is read.
+        """
         names = self.keys()
         if key not in names:
-            message = f"{self._owner.name}: no {key!r} in {self._name}; {near_names(key, names)}"
+            name = self._path.strip("/")
+            message = f"{self._file.name}: no {key!r} in {name}; {near_names(key, names)}"
             raise KeyNotFoundError(message)
-        file, path = self._owner.file, f"/{self._name}/{key}"
+        if self._is_compound:
+            return np.ascontiguousarray(self._file.read(self._path)[key])
+        return self._open(self._paths.get(key, f"{self._path}/{key}"))
+
+    def _open(self, path: str) -> Any:
+        file, is_uns = self._file, self._path.startswith("/uns")
         if file.kind(path) == "group":
-            if file.scalar_attr(
-                path, "encoding-type"
-            ) == "dataframe" or "_index" in file.attr_names(path):
-                return Frame(file, path, f"{self._name}[{key!r}]")
-            return MatrixHandle(file, path, self._shape)
-        shape = file.dataset(path).shape
-        if shape is not None and len(shape) == _MATRIX_RANK:
-            return MatrixHandle(file, path, self._shape)
-        return file.read(path)
+            encoding = file.scalar_attr(path, "encoding-type")
+            attributes = file.attr_names(path)
+            if encoding in _SPARSE_FORMATS or "h5sparse_format" in attributes:
+                return MatrixHandle(file, path, self._shape)
+            if encoding == "dataframe" or "_index" in attributes:
+                return Frame(file, path, path.strip("/"))
+            if encoding in (None, "", "dict"):
+                return _Mapping(file, path, None, {})
+        elif not is_uns:
+            dataset = file.dataset(path)
+            shape = dataset.shape
+            if shape is not None and len(shape) == _MATRIX_RANK and dataset.dtype is not None:
+                return MatrixHandle(file, path, self._shape)
+        from scio.io.read import read_element
+
+        return read_element(file, path)
 
     def __repr__(self) -> str:
-        return f"<{self._name}: {', '.join(repr(k) for k in self.keys()) or 'empty'}>"
+        listed = ", ".join(repr(k) for k in self.keys())
+        return f"<{self._path.strip('/')}: {listed or 'empty'}>"
+
+
+def shape_of(file: HDF5File, path: str) -> tuple[int, ...] | None:
+    """Shape of a dense or sparse matrix from headers, None when it does not say."""
+    if file.kind(path) == "dataset":
+        return file.dataset(path).shape
+    for name in ("shape", "h5sparse_shape"):
+        value = file.attr(path, name)
+        if value is not None:
+            return tuple(int(v) for v in np.ravel(value))
+    return None
 
 
 class Raw:
@@ -289,6 +337,7 @@ class Raw:
         self._file = file
         self.var = open_frame(file, var_path, "raw.var")
         self.X = MatrixHandle(file, x_path, (n_obs, len(self.var)))
+        self.varm = _Mapping(file, x_path.removesuffix("X") + "varm", None, {})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -311,7 +360,7 @@ class AnnDataFile:
     ----------
     obs, var : Frame
         Columns of cells and genes, read when asked for.
-    layers, obsm, varm, obsp, varp : mapping
+    layers, obsm, varm, obsp, varp, uns : mapping
         Elements by name.
     raw : Raw or None
     """
@@ -404,27 +453,50 @@ class AnnDataFile:
     @property
     def layers(self) -> _Mapping:
         """Matrices of the shape of X."""
-        return _Mapping(self, "layers", self.shape)
+        return _Mapping(self.file, "/layers", self.shape, {})
 
     @property
     def obsm(self) -> _Mapping:
         """Elements with one row per cell."""
-        return _Mapping(self, "obsm", None)
+        return _Mapping(self.file, "/obsm", None, {})
 
     @property
     def varm(self) -> _Mapping:
         """Elements with one row per gene."""
-        return _Mapping(self, "varm", None)
+        return _Mapping(self.file, "/varm", None, {})
 
     @property
     def obsp(self) -> _Mapping:
         """Matrices cells x cells."""
-        return _Mapping(self, "obsp", (self.n_obs, self.n_obs))
+        shape = (self.n_obs, self.n_obs)
+        paths = {}
+        for name in ("distances", "connectivities"):  # before 0.7
+            path = f"/uns/neighbors/{name}"
+            if path in self.file and shape_of(self.file, path) == shape:
+                paths[name] = path
+        return _Mapping(self.file, "/obsp", shape, paths)
 
     @property
     def varp(self) -> _Mapping:
         """Matrices genes x genes."""
-        return _Mapping(self, "varp", (self.n_vars, self.n_vars))
+        return _Mapping(self.file, "/varp", (self.n_vars, self.n_vars), {})
+
+    @property
+    def uns(self) -> _Mapping:
+        """Everything else, a tree of dicts."""
+        return _Mapping(self.file, "/uns", None, {})
+
+    def to_memory(self, **options: Any) -> Any:
+        """Read into an ``anndata.AnnData``; options as of `scio.read_h5ad`."""
+        from scio.io.read import read_h5ad
+
+        return read_h5ad(self, **options)
+
+    def estimate_memory(self, **options: Any) -> int:
+        """Bytes that `to_memory` with the same `elements`, `obs` and `var` would take."""
+        from scio.io.read import estimate_memory
+
+        return estimate_memory(self, **options)
 
     def matrix(self, name: str = "X") -> MatrixHandle:
         """Open a matrix by the name that loaders take.
@@ -478,7 +550,7 @@ class AnnDataFile:
             columns = getattr(self, axis).columns
             if columns:
                 lines.append(f"    {axis}: {', '.join(repr(c) for c in columns)}")
-        for name in ("layers", "obsm", "varm", "obsp", "varp"):
+        for name in ("uns", "layers", "obsm", "varm", "obsp", "varp"):
             keys = getattr(self, name).keys()
             if keys:
                 lines.append(f"    {name}: {', '.join(repr(k) for k in keys)}")

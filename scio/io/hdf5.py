@@ -14,6 +14,15 @@ from scio import _core
 from scio._names import near_names
 from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError, UnsupportedError
 from scio.io import _values
+from scio.io.remote import (
+    BlockCache,
+    RemotePath,
+    is_url,
+    open_object,
+    open_remote,
+    resolve,
+    shown_url,
+)
 
 
 class HDF5File:
@@ -21,23 +30,28 @@ class HDF5File:
 
     Parameters
     ----------
-    source : str, Path, bytes-like or binary file object
-        A path; an image of a file in memory; or an object with ``read``, ``seek`` and ``tell``,
-        which must stay open and is read under a lock.
+    source : str, Path, URL, bytes-like or binary file object
+        A path; a URL that fsspec knows (or its ``OpenFile``, or a file of it); an image of a file in
+        memory; or an object with ``read``, ``seek`` and ``tell``, which must stay open and is read
+        under a lock.
+
+    Attributes
+    ----------
+    remote : BlockCache or None
+        What counts the requests when the source is a URL or an object.
 
     Notes
     -----
-    A pickle carries the path only, and a process that was forked opens the file again by path, so
-    no descriptor is shared.  Files in memory travel as their bytes; file objects do not pickle.
+    A pickle carries the path or URL only, and a process that was forked opens the file again by it,
+    so no descriptor is shared.  Files in memory travel as their bytes; file objects do not pickle.
     Methods may be called from any thread.
     """
 
     def __init__(self, source: Any) -> None:
-        if isinstance(source, (str, os.PathLike)):
-            source = os.path.abspath(os.fsdecode(source))  # a later chdir must not lead elsewhere
-        self._source = source
-        self.name = _source_name(source)
+        self._source = resolve(source)
+        self.name = _source_name(self._source)
         self._core: _core.File | None = None
+        self.remote: BlockCache | None = None
         self._pid = -1
         self._identity: tuple[int, int, int] | None = None
         self._closed = False
@@ -50,29 +64,37 @@ class HDF5File:
             message = f"{self.name} was closed"
             raise ValueError(message)
         if self._core is None or self._pid != os.getpid():
-            core = _open_core(self._source, self.name)
-            if self._identity is not None and core.identity != self._identity:
+            core, remote = _open_core(self._source, self.name)
+            identity = core.identity if remote is None else remote.identity
+            if self._identity is not None and identity != self._identity:
                 message = f"{self.name} was replaced since it was opened: size or time changed"
                 raise IOFormatError(message)
-            self._core, self._pid, self._identity = core, os.getpid(), core.identity
+            self._core, self.remote, self._pid, self._identity = core, remote, os.getpid(), identity
         return self._core
 
     @property
     def identity(self) -> tuple[int, int, int]:
-        """Size in bytes, modification time in ns, inode, as found when it was opened."""
-        return self.core.identity
+        """Size in bytes, modification time in ns, inode, as found when it was opened.
+
+        Of something remote: size, a number that stands for its version (ETag, time …), 0.
+        """
+        core = self.core
+        return core.identity if self.remote is None else self.remote.identity
 
     def close(self) -> None:
         """Close the file; further reads raise ValueError."""
         if self._core is not None and self._pid == os.getpid():
             self._core.close()
+            if self.remote is not None:
+                self.remote.close()
         self._core = None
         self._closed = True
 
     def __getstate__(self) -> dict[str, Any]:
-        if not isinstance(self._source, (str, os.PathLike, bytes)):
+        if not isinstance(self._source, (str, bytes, RemotePath)):
             message = (
-                f"{self.name} was opened from an object; only files opened by path can be pickled"
+                f"{self.name} was opened from an object; only files opened by path or URL can be "
+                "pickled"
             )
             raise TypeError(message)
         return {"source": self._source, "identity": self._identity}
@@ -80,7 +102,7 @@ class HDF5File:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._source = state["source"]
         self.name = _source_name(self._source)
-        self._core, self._pid, self._closed = None, -1, False
+        self._core, self.remote, self._pid, self._closed = None, None, -1, False
         self._identity = state["identity"]
 
     def __repr__(self) -> str:
@@ -130,10 +152,16 @@ class HDF5File:
 
     def scalar_attr(self, path: str, name: str, default: Any = None) -> Any:
         """Value of an attribute that stands for one thing, whatever rank its writer gave it."""
-        value = self.attr(path, name, default)
-        if isinstance(value, np.ndarray):
-            value = value.reshape(-1)[0] if value.size == 1 else value
-        return value.decode() if isinstance(value, bytes) else value
+        try:
+            text = self.core.text_attr(path, name)
+        except TypeError:  # no string
+            value = self.attr(path, name, default)
+            return (
+                value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+            )
+        except KeyNotFoundError:  # no such object
+            return default
+        return default if text is None else text
 
     def attr_reference(self, path: str, name: str) -> str | None:
         """Path of the object that a reference attribute points to."""
@@ -202,47 +230,18 @@ def _kinds_of_objects() -> Iterator[None]:
 
 
 def _source_name(source: Any) -> str:
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source) if isinstance(os.fspath(source), str) else os.fsdecode(source)
+    if isinstance(source, str):
+        return shown_url(source) if is_url(source) else source
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes in memory>"
     return str(getattr(source, "name", "<file object>"))
 
 
-def _open_core(source: Any, name: str) -> _core.File:
-    if isinstance(source, (str, os.PathLike)):
-        return _core.File(name)
+def _open_core(source: Any, name: str) -> tuple[_core.File, BlockCache | None]:
+    if isinstance(source, str) and not is_url(source):
+        return _core.File(source), None
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _core.File(memoryview(source).cast("B"), name=name)
-    if not all(hasattr(source, method) for method in ("read", "seek", "tell")):
-        message = (
-            "a file is given as a path, as bytes or as a binary file object with read, seek and "
-            f"tell, not as {type(source).__name__}"
-        )
-        raise TypeError(message)
-    return _open_object(source, name)
-
-
-def _open_object(source: Any, name: str) -> _core.File:
-    import threading
-
-    if not isinstance(source.read(0), bytes):
-        message = f"{name} gives {type(source.read(0)).__name__}, not bytes: open it in binary mode"
-        raise TypeError(message)
-    lock = threading.Lock()
-    with lock:
-        nbytes = source.seek(0, os.SEEK_END)
-
-    def read(offset: int, count: int) -> bytes:
-        with lock:
-            source.seek(offset)
-            pieces = []
-            while count > 0:
-                piece = source.read(count)
-                if not piece:
-                    break
-                pieces.append(piece)
-                count -= len(piece)
-            return b"".join(pieces)
-
-    return _core.File(read, nbytes=nbytes, name=name)
+        return _core.File(memoryview(source).cast("B"), name=name), None
+    is_remote = isinstance(source, (str, RemotePath))
+    cache = open_remote(source) if is_remote else open_object(source, name)
+    return _core.File(cache.read, nbytes=cache.nbytes, name=name), cache

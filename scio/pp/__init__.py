@@ -29,7 +29,25 @@ _OBJECTS = {
     "subsample": "scio.pp.sampling",
 }
 
-__all__ = sorted(_OBJECTS)
+__all__ = [
+    "GeneStats",
+    "calculate_qc_metrics",
+    "clean_size_factors",
+    "filter_cells",
+    "filter_genes",
+    "gene_stats",
+    "highly_variable_genes",
+    "is_outlier",
+    "log1p",
+    "normalize_pearson_residuals",
+    "normalize_total",
+    "pooled_size_factors",
+    "recipe",
+    "sample",
+    "scale",
+    "scale_params",
+    "subsample",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -180,8 +180,8 @@ def means_and_spreads(values: F64, groups: I64, n_groups: int) -> tuple[F64, F64
     """Mean and standard deviation (ddof 1) per group, about its least value; 0 and it for one."""
     ordered, starts, sizes = _grouped(values, groups, n_groups)
     group = np.repeat(np.arange(n_groups), sizes)
-    safe = np.minimum(starts, max(len(ordered) - 1, 0))
-    pivots = ordered[safe] if len(ordered) else np.zeros(n_groups)
+    pivots = np.zeros(n_groups)
+    pivots[sizes > 0] = ordered[starts[sizes > 0]]
     with np.errstate(invalid="ignore", divide="ignore"):
         # bincount adds in order, one after the other
         shifts = np.bincount(group, ordered - pivots[group], n_groups) / sizes
@@ -191,7 +191,7 @@ def means_and_spreads(values: F64, groups: I64, n_groups: int) -> tuple[F64, F64
     is_alone = sizes == 1
     spreads = np.where(is_alone, centres, np.where(sizes > 1, spreads, np.nan))
     centres = np.where(is_alone, 0.0, np.where(sizes > 0, centres, np.nan))
-    return centres, spreads
+    return np.asarray(centres, dtype=np.float64), np.asarray(spreads, dtype=np.float64)
 
 
 def _group_medians(values: F64, groups: I64, n_groups: int) -> F64:
@@ -224,7 +224,7 @@ def seurat_bins(means: F64, n_bins: int, *, widen_both: bool = False) -> I64:
 
 def _edges(low: float, high: float, n_bins: int) -> F64:
     step = (high - low) / n_bins
-    edges = np.arange(n_bins + 1) * step + low
+    edges: F64 = np.arange(n_bins + 1, dtype=np.float64) * step + low
     edges[-1] = high
     return edges
 
@@ -237,9 +237,7 @@ def cell_ranger_bins(means: F64) -> tuple[I64, int]:
     return bins.astype(np.int64), len(edges) - 1
 
 
-def dispersions_of(
-    means: F64, variances: F64, flavor: str, n_bins: int
-) -> tuple[F64, F64, F64]:
+def dispersions_of(means: F64, variances: F64, flavor: str, n_bins: int) -> tuple[F64, F64, F64]:
     """Abscissa, dispersion and normalised dispersion of the genes of one batch."""
     if len(means) == 0:
         return np.empty(0), np.empty(0), np.empty(0)
@@ -260,7 +258,9 @@ def dispersions_of(
     return safe, dispersions, norms
 
 
-def _chosen_of_batch(means: F64, norms: F64, k: int | None, cutoffs: Cutoffs, *, ties: bool) -> Bool:
+def _chosen_of_batch(
+    means: F64, norms: F64, k: int | None, cutoffs: Cutoffs, *, ties: bool
+) -> Bool:
     if k is None:
         return cutoffs.inside(means, norms)
     order = best_first(norms)
@@ -359,9 +359,7 @@ def _note_near_ties(table: Table, values: F64, counts: F64 | None = None) -> Non
 # --- ranks over batches
 
 
-def by_ranks(
-    scores: F64, k: int, *, median_first: bool, columns: dict[str, NDArray[Any]]
-) -> Table:
+def by_ranks(scores: F64, k: int, *, median_first: bool, columns: dict[str, NDArray[Any]]) -> Table:
     """Combine the scores of batches (preprocessing.md 10.5, 11.3); higher scores are better.
 
     `columns` come before the ranks in the table.
@@ -428,11 +426,12 @@ def counted_squares(
     # bincount adds in order: zeros first, then the values as they come
     zeros = n_zeros * means**2
     weights = n_cells * off**2
-    return np.bincount(
+    squares: F64 = np.bincount(
         np.concatenate([np.arange(len(means)), genes]),
         np.concatenate([zeros, weights]),
         len(means),
-    )
+    ).astype(np.float64, copy=False)
+    return squares
 
 
 def standardised_variances(
@@ -505,9 +504,7 @@ class PearsonModel:
         """Make it of gene sums (n_batches, n_genes) and the totals of the cells of every batch."""
         fractions = np.stack([fractions_of(row) for row in sums])
         clips = np.array([math.sqrt(len(t)) if clip is None else clip for t in totals])
-        model = cls(
-            fractions, np.empty(sums.shape), clips, np.empty((*sums.shape, 2)), 1.0 / theta
-        )
+        model = cls(fractions, np.empty(sums.shape), clips, np.empty((*sums.shape, 2)), 1.0 / theta)
         for b, cell_totals in enumerate(totals):
             cells, genes = Distinct.of(cell_totals), Distinct.of(fractions[b])
             shifts, zero_sums = _core.residual_zero_sums(
@@ -531,11 +528,9 @@ class PearsonModel:
         return np.where(self.fractions > 0, variances, 0.0)
 
 
-def by_poisson(
-    absent: F64, sums: F64, totals: list[F64], k: int, *, threads: int
-) -> Table:
+def by_poisson(absent: F64, sums: F64, totals: list[F64], k: int, *, threads: int) -> Table:
     """Flavour ``poisson_gene_selection`` (preprocessing.md 12); `absent`: observed shares of zeros."""
-    n_batches, n_genes = absent.shape
+    n_genes = absent.shape[1]
     expected = np.empty(absent.shape)
     for b, cell_totals in enumerate(totals):
         cells, genes = Distinct.of(cell_totals), Distinct.of(fractions_of(sums[b]))

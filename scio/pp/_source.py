@@ -201,7 +201,7 @@ class Source:
         return np.array(values, dtype=np.bool_)
 
     def batches(
-        self, key: str | Sequence[Any] | NDArray[Any]
+        self, key: str | Sequence[Any] | NDArray[Any], *, name: str = "batch_key"
     ) -> tuple[NDArray[np.int32], list[str]]:
         """Return the batch of every cell.
 
@@ -209,6 +209,8 @@ class Source:
         ----------
         key : str or array-like, shape (n_obs,)
             A column of obs, or the labels themselves.
+        name : str
+            What the labels are called in messages.
 
         Returns
         -------
@@ -223,7 +225,7 @@ class Source:
         ValueError
             If a label is missing, or there are not `n_obs` of them.
         """
-        what = f"obs[{key!r}]" if isinstance(key, str) else "batch_key"
+        what = f"obs[{key!r}]" if isinstance(key, str) else name
         column = self._checked_column("obs", key) if isinstance(key, str) else _column_of(key)
         if len(column) != self.n_obs:
             message = f"{self.name}: {what} has {len(column)} labels, the matrix {self.n_obs} cells"

@@ -252,9 +252,7 @@ def highly_variable_genes(
 # --- arguments
 
 
-def _check_arguments(
-    flavor: str, k: int | None, cutoffs: flavors.Cutoffs, **others: Any
-) -> _Asked:
+def _check_arguments(flavor: str, k: int | None, cutoffs: flavors.Cutoffs, **others: Any) -> _Asked:
     if flavor not in _FLAVORS:
         message = f"flavor is {flavor!r}; {near_names(str(flavor), _FLAVORS)}"
         raise ValueError(message)
@@ -402,9 +400,7 @@ def _on_counts(
         table = flavors.by_ranks(scores, k, median_first=False, columns=columns)
         return table, read
     scores, diagnostics = _standardised_variances(read, asked.span)
-    table = flavors.by_ranks(
-        scores, k, median_first=asked.flavor == "seurat_v3", columns=columns
-    )
+    table = flavors.by_ranks(scores, k, median_first=asked.flavor == "seurat_v3", columns=columns)
     table.columns["variances_norm"] = flavors.mean_over_batches(scores)
     table.columns.pop("highly_variable_intersection")
     table.diagnostics = diagnostics
@@ -466,9 +462,7 @@ def _clipped_squares(
     return sums
 
 
-def _residual_variances(
-    read: _Input, theta: float, clip: float | None
-) -> NDArray[np.float64]:
+def _residual_variances(read: _Input, theta: float, clip: float | None) -> NDArray[np.float64]:
     """Variances of Pearson residuals, shape (n_batches, n_genes)."""
     source = read.need_source("Pearson residuals are taken of every value")
     stats = read.stats
@@ -526,9 +520,7 @@ def _by_dispersion(
         n_top_genes=asked.k,
         cutoffs=asked.cutoffs,
         n_bins=asked.n_bins,
-        only_expressed=(
-            read.is_batched if asked.only_expressed is None else asked.only_expressed
-        ),
+        only_expressed=(read.is_batched if asked.only_expressed is None else asked.only_expressed),
         is_batched=read.is_batched,
         compat=asked.compat,
         names=read.stats.var_names,
@@ -558,13 +550,15 @@ def _moments_of_counts(
         raise ValueError(message)
     read = _input(stats, given, asked.threads)
     _check_counts(read, asked, adata)
-    if asked.flavor == "seurat":
-        assert target is not None  # noqa: S101 - for mypy: the caller looked
-        means, squares = stats.scaled_mean * target, stats.scaled_m2 * target**2
-    else:
-        means, squares = stats.log_mean, stats.log_m2
+    is_logged = asked.flavor == "cell_ranger"
+    means = stats.log_mean if is_logged else stats.scaled_mean
+    squares = stats.log_m2 if is_logged else stats.scaled_m2
+    if means is None or squares is None or target is None:
+        message = f"{stats.name}: the statistics were made with scaled=False or without target_sum"
+        raise ValueError(message)
+    scale = 1.0 if is_logged else float(target)
     free = (read.n_cells - 1)[:, None]
-    return read, read.rows(means), read.rows(squares) / free
+    return read, read.rows(means) * scale, read.rows(squares) * scale**2 / free
 
 
 def _moments_of_logs(
@@ -591,9 +585,7 @@ def _moments_of_logs(
         raise ValueError(message)
     else:
         base = log_base(adata, given, layer)
-        factor = 1.0 if base is None else float(
-            flavors.elementary("ln", np.array([base]))[0]
-        )
+        factor = 1.0 if base is None else float(flavors.elementary("ln", np.array([base]))[0])
         stats = module.gene_stats(given, batch_key=batch_key, threads=asked.threads, expm1=factor)
     read = _input(stats, given, asked.threads)
     with np.errstate(over="ignore", invalid="ignore"):

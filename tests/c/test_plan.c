@@ -733,26 +733,6 @@ TEST(exact_epochs_differ_and_repeat)
     CHECK(memcmp(perms[0], perms[1], sizeof perms[0]) != 0);
 }
 
-TEST(windows_are_no_longer_than_asked_for)
-{
-    scio_plan_track tracks[] = {csr_track(EVEN, 4, 4), csr_track(EVEN, 4, 4)};
-    const scio_plan_source source = {12, 2, tracks};
-
-    for (uint64_t most = 0; most <= 1024; most += 512) {
-        const scio_plan_options options = {
-            .batch_size = 1, .world_size = 1, .block_nbytes = 64, .most_window_nbytes = most};
-        scio_plan *plan = NULL;
-        scio_error err = SCIO_ERROR_INIT;
-        uint64_t least;
-        CHECK(scio_plan_new(&source, 1, NULL, 0, &options, &plan, &err) == SCIO_OK);
-        CHECK(scio_plan_lay(plan, BIG, &least, &err) == SCIO_OK);
-        /* 12 blocks of one row, 256 bytes each */
-        CHECK(plan->n_blocks == 12 && scio_plan_block_nbytes(plan, 3) == 256);
-        CHECK(plan->n_windows == (most == 0 ? 1 : most == 512 ? 6 : 3));
-        scio_plan_free(plan);
-    }
-}
-
 static size_t
 source_of(const scio_plan *plan, int64_t cell)
 {

@@ -61,7 +61,7 @@ write_all(const char *path, scio_error *err)
     const scio_h5_value data = numbers(SCIO_U16, NULL, 5);
     const scio_h5_value none = numbers(SCIO_U16, NULL, 0);
     if (status == SCIO_OK)
-        status = scio_h5_writer_dataset(writer, "/m/indptr", &pointers, err);
+        status = scio_h5_writer_dataset(writer, "/m/indptr", &pointers, NULL, err);
     if (status == SCIO_OK)
         status = scio_h5_writer_reserve(writer, "/m/data", &data, &data_at, err);
     if (status == SCIO_OK)
@@ -69,13 +69,13 @@ write_all(const char *path, scio_error *err)
     if (status == SCIO_OK)
         status = scio_h5_writer_reserve(writer, "/m/none", &none, &nothing_at, err);
     if (status == SCIO_OK)
-        status = scio_h5_writer_dataset(writer, "/new/group/flags", &flags, err);
+        status = scio_h5_writer_dataset(writer, "/new/group/flags", &flags, NULL, err);
     if (status == SCIO_OK)
-        status = scio_h5_writer_dataset(writer, "/texts", &list, err);
+        status = scio_h5_writer_dataset(writer, "/texts", &list, NULL, err);
     if (status == SCIO_OK)
-        status = scio_h5_writer_dataset(writer, "/grid", &grid, err);
+        status = scio_h5_writer_dataset(writer, "/grid", &grid, NULL, err);
     if (status == SCIO_OK)
-        status = scio_h5_writer_dataset(writer, "/empty", &empty, err);
+        status = scio_h5_writer_dataset(writer, "/empty", &empty, NULL, err);
     if (status == SCIO_OK)
         status = scio_h5_writer_close(writer, err);
     scio_h5_writer_free(writer);
@@ -207,8 +207,8 @@ TEST(the_first_failure_comes_back_from_every_later_call)
 
     make_path(path);
     CHECK(scio_h5_writer_new(path, &writer, &first) == SCIO_OK);
-    CHECK(scio_h5_writer_dataset(writer, "/x", &value, &first) == SCIO_OK);
-    CHECK(scio_h5_writer_dataset(writer, "/x", &value, &first) == SCIO_EWRITE); /* again */
+    CHECK(scio_h5_writer_dataset(writer, "/x", &value, NULL, &first) == SCIO_OK);
+    CHECK(scio_h5_writer_dataset(writer, "/x", &value, NULL, &first) == SCIO_EWRITE); /* again */
     CHECK_STR(first.message, path);
     CHECK_STR(first.message, "/x");
     CHECK_STR(first.message, "libhdf5 says");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,19 @@ def break_chunk(path: Path, dataset: str, number: int) -> None:
         piece = file.read(4)
         file.seek(-4, 1)
         file.write(bytes(b ^ 0xFF for b in piece))
+
+
+def max_label_deviation(codes: Any, offsets: Any) -> int:
+    """Largest difference between the counts of two labels within one batch.
+
+    `codes` are the labels of the cells, batch after batch; `offsets` says where each batch begins.
+    A label that a batch does not hold counts as 0.
+    """
+    n_labels = int(codes.max(initial=-1)) + 1
+    if n_labels == 0:
+        return 0
+    worst = 0
+    for start, stop in itertools.pairwise(offsets):
+        counts = np.bincount(codes[start:stop], minlength=n_labels)
+        worst = max(worst, int(counts.max() - counts.min()))
+    return worst

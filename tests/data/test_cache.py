@@ -23,8 +23,9 @@ import scio
 from scio import _core
 from scio.data._cache import FastCache
 from scio.data.anndata_store import AnnDataStore
-from scio.errors import CorruptFileError, IOFormatError, IOWriteError, LoaderError, ScioWarning
+from scio.errors import CorruptFileError, IOFormatError, IOWriteError, LoaderError
 from tests.data.conftest import N_CELLS, make_adata, rewrite
+from tests.mounts import on_tmpfs
 
 
 def put(cache: FastCache, sink: _core.Sink, cells: np.ndarray, seed: int = 0) -> None:
@@ -296,14 +297,6 @@ def test_discard_and_dropping_leave_nothing(store, tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= n_open
 
 
-def test_too_little_space_is_a_warning_and_no_start(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("scio.data._cache.free_nbytes", lambda directory: 1000)
-    cache = FastCache(tmp_path, store, None)
-    with pytest.warns(ScioWarning, match=r"0\.0 MiB free, \d\.\d MiB are needed"):
-        assert cache.start() is None
-    assert os.listdir(tmp_path) == []
-
-
 def run(
     code: str, *args: object, command: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
@@ -354,17 +347,7 @@ def test_a_small_or_read_only_disk(tmp_path, how, size):
     """A real tmpfs: the process goes on, nothing is left, and it exits as it should."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    after = f'&& mount -o remount,ro "{folder}"' if how == "read-only" else ""
-    inside = f'mount -t tmpfs -o size={size} tmpfs "{folder}" {after} && exec "$@"'
-    for unshare in (("unshare", "-m"), ("unshare", "-rm")):
-        command = (*unshare, "sh", "-c", inside, "sh")
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*command, "true"], check=False).returncode
-        ):
-            break
-    else:
-        pytest.skip("this machine lets nobody mount a tmpfs, not even in a namespace")
+    command = on_tmpfs(folder, size, is_read_only=how == "read-only")
     run(FILL_DISK, folder, scio.datasets.pbmc3k(), how, command=command)
 
 

@@ -18,6 +18,8 @@ import scio
 from scio.data import CellDataLoader, CellDataset
 from scio.errors import WorkerDiedError
 
+os.environ["SCIO_REMOTE_CACHE_MB"] = "0"   # every read shall come to the object
+
 class Hanging(io.BytesIO):
     name = "remote.h5ad"
     def __init__(self, data):

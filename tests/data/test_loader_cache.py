@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import warnings
 
 import anndata
@@ -19,6 +18,7 @@ from tests.data.conftest import rewrite
 from tests.data.helpers import break_chunk, epoch_bytes, facts, ids
 from tests.data.test_cache import run
 from tests.data.test_dataloader import dense_rows
+from tests.mounts import on_tmpfs
 
 N_CELLS, N_GENES, CAP = 4000, 200, 2_500_000
 
@@ -385,17 +385,7 @@ def test_a_small_or_read_only_disk_is_one_warning_and_training_goes_on(
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    after = f'&& mount -o remount,ro "{disk}"' if how == "read-only" else ""
-    inside = f'mount -t tmpfs -o size={size} tmpfs "{disk}" {after} && exec "$@"'
-    for unshare in (("unshare", "-m"), ("unshare", "-rm")):
-        command = (*unshare, "sh", "-c", inside, "sh")
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*command, "true"], check=False).returncode
-        ):
-            break
-    else:
-        pytest.skip("this machine lets nobody mount a tmpfs, not even in a namespace")
+    command = on_tmpfs(disk, size, is_read_only=how == "read-only")
     assert text in run(DISK, path, disk, how, command=command).stdout
 
 

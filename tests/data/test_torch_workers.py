@@ -58,6 +58,8 @@ ITEM, TIMEOUT = 100, 1.5
 # What torch raises too when a worker dies before its last batches were fetched from it.
 GONE = (ConnectionError, EOFError, FileNotFoundError)
 
+os.environ["SCIO_REMOTE_CACHE_MB"] = "0"   # every read shall come to the object
+
 class Source(io.BytesIO):
     name = "remote.h5ad"
     is_stuck = False

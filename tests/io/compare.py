@@ -1,12 +1,16 @@
-"""Compare an HDF5 file as scio reads it with the same file as h5py reads it, value for value."""
+"""What scio reads against what h5py and anndata read, value for value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 
 from scio.errors import IOFormatError
 from scio.io import HDF5File
@@ -162,3 +166,142 @@ class Comparison:
         self.n_values += 1
         if not is_equal(plain(got), plain(expected)):
             self._note(place, f"{plain(got)!r:.120} against {plain(expected)!r:.120}")
+
+
+# --- whole AnnData objects
+
+
+def anndata_differences(got: Any, expected: Any, *, are_types_exact: bool = True) -> list[str]:
+    """List where two AnnData objects differ: values, order, dtypes, names, kinds of objects.
+
+    Parameters
+    ----------
+    got, expected : anndata.AnnData
+    are_types_exact : bool
+        Also tell list from array, NumPy's scalars from Python's.
+
+    Returns
+    -------
+    list of str
+        One line for each difference, with its place.  Byte order and the width of sparse indices
+        are free: files are read in native order, indices as int32 where they fit.
+    """
+    found: list[str] = []
+    _Differ(found, are_types_exact).objects("", got, expected)
+    return found
+
+
+class _Differ:
+    def __init__(self, found: list[str], are_types_exact: bool) -> None:
+        self.found = found
+        self.are_types_exact = are_types_exact
+
+    def note(self, place: str, text: str) -> None:
+        self.found.append(f"{place}: {text}"[:400])
+
+    def objects(self, place: str, got: Any, expected: Any) -> None:
+        if got.shape != expected.shape:
+            self.note(place, f"shape {got.shape} against {expected.shape}")
+            return
+        self.value(f"{place}/X", got.X, expected.X)
+        for name in ("obs", "var"):
+            self.frame(f"{place}/{name}", getattr(got, name), getattr(expected, name))
+        for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+            self.value(f"{place}/{name}", dict(getattr(got, name)), dict(getattr(expected, name)))
+        if (got.raw is None) != (expected.raw is None):
+            self.note(f"{place}/raw", f"{got.raw is None=}, {expected.raw is None=}")
+        elif got.raw is not None:
+            self.value(f"{place}/raw/X", got.raw.X, expected.raw.X)
+            self.frame(f"{place}/raw/var", got.raw.var, expected.raw.var)
+            self.value(f"{place}/raw/varm", dict(got.raw.varm), dict(expected.raw.varm))
+
+    def frame(self, place: str, got: Any, expected: Any) -> None:
+        try:
+            pd.testing.assert_frame_equal(
+                got, expected, check_exact=True, check_column_type=False, check_names=True
+            )
+        except AssertionError as error:
+            self.note(place, str(error))
+            return
+        for (
+            column
+        ) in expected.columns:  # missing values of one kind or another count as equal above
+            self.array(
+                f"{place}/{column}",
+                got[column].array if got[column].dtype == object else None,
+                expected[column].array if expected[column].dtype == object else None,
+            )
+        if got.index.dtype != expected.index.dtype or got.index.name != expected.index.name:
+            self.note(place, f"index {got.index!r:.80} against {expected.index!r:.80}")
+
+    def array(self, place: str, got: Any, expected: Any) -> None:
+        if got is None and expected is None:
+            return
+        if [type(v) for v in got] != [type(v) for v in expected]:
+            self.note(place, "objects of other types")
+
+    def value(self, place: str, got: Any, expected: Any) -> None:
+        if isinstance(expected, Mapping):
+            self.mapping(place, got, expected)
+        elif sp.issparse(expected):
+            self.sparse(place, got, expected)
+        elif isinstance(expected, pd.DataFrame):
+            if not isinstance(got, pd.DataFrame):
+                self.note(place, f"{type(got)} against a frame")
+            else:
+                self.frame(place, got, expected)
+        elif isinstance(expected, anndata.AnnData):
+            self.objects(place, got, expected)
+        elif isinstance(expected, (pd.api.extensions.ExtensionArray,)):
+            if type(got) is not type(expected) or got.dtype != expected.dtype:
+                self.note(place, f"{got!r:.100} against {expected!r:.100}")
+            elif not got.equals(expected):
+                self.note(place, f"{got!r:.100} against {expected!r:.100}")
+        elif isinstance(expected, np.ndarray):
+            self.numbers(place, got, expected)
+        else:
+            self.scalar(place, got, expected)
+
+    def mapping(self, place: str, got: Any, expected: Any) -> None:
+        if not isinstance(got, Mapping) or list(got) != list(expected):
+            shown = list(got) if isinstance(got, Mapping) else type(got)
+            self.note(place, f"{shown} against {list(expected)}")
+            return
+        for name in expected:
+            self.value(f"{place}/{name}", got[name], expected[name])
+
+    def sparse(self, place: str, got: Any, expected: Any) -> None:
+        if type(got) is not type(expected) or got.shape != expected.shape:
+            self.note(place, f"{got!r} against {expected!r}")
+            return
+        fits = max(*got.shape, got.nnz) <= np.iinfo(np.int32).max
+        width = np.int32 if fits else np.int64
+        if got.indices.dtype != width or got.indptr.dtype != width:
+            self.note(place, f"indices {got.indices.dtype}, indptr {got.indptr.dtype}")
+        self.numbers(f"{place}/data", got.data, expected.data)
+        for name in ("indices", "indptr"):
+            mine = getattr(got, name).astype(np.int64)
+            self.numbers(f"{place}/{name}", mine, getattr(expected, name).astype(np.int64))
+
+    def numbers(self, place: str, got: Any, expected: Any) -> None:
+        if not isinstance(got, np.ndarray):
+            self.note(place, f"{type(got)} against an array")
+            return
+        dtype = expected.dtype.newbyteorder("=")
+        if got.shape != expected.shape or got.dtype != dtype:
+            self.note(place, f"{got.dtype} {got.shape} against {expected.dtype} {expected.shape}")
+        elif not got.dtype.isnative and not got.dtype.names:
+            self.note(place, f"{got.dtype} is not in native order")
+        elif not is_equal(plain(got), plain(expected)):
+            self.note(place, f"{got!r:.150} against {expected!r:.150}")
+
+    def scalar(self, place: str, got: Any, expected: Any) -> None:
+        is_awkward = type(expected).__module__.startswith("awkward")
+        if is_awkward:
+            got, expected = got.to_list(), expected.to_list()
+        if self.are_types_exact and type(got) is not type(expected):
+            self.note(
+                place, f"{got!r:.80} ({type(got)}) against {expected!r:.80} ({type(expected)})"
+            )
+        elif not is_equal(plain(got), plain(expected)):
+            self.note(place, f"{got!r:.80} against {expected!r:.80}")

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import scio
 from scio.errors import IOWriteError, ScioWarning, TargetExistsError
 from scio.io import Categorical, fast
-from scio.io.writer import NullableStrings, Table, new_file, write_element, write_h5ad
+from scio.io.writer import NullableStrings, Table, new_file, write_element, write_tables
 from scio.matrix import CSR
 from tests.io.compare import Comparison
 
@@ -87,7 +87,7 @@ def copy(src: Path, dst: Path) -> None:
     with scio.open(src) as file:
         obs, var = Table.read(file.obs), Table.read(file.var)
         assert obs.unread == var.unread == {}
-        write_h5ad(dst, obs=obs, var=var, X=file.X.read())
+        write_tables(dst, obs=obs, var=var, X=file.X.read())
 
 
 # --- elements
@@ -115,7 +115,7 @@ def test_nullable_strings_stay_nullable(tmp_path):
     with scio.open(path) as file:
         read, var = Table.read(file.obs), Table.read(file.var)
         assert isinstance(read.columns["t"], NullableStrings)
-        write_h5ad(tmp_path / "mine.h5ad", obs=read, var=var)
+        write_tables(tmp_path / "mine.h5ad", obs=read, var=var)
     mine, theirs = anndata.read_h5ad(tmp_path / "mine.h5ad"), anndata.read_h5ad(path)
     pd.testing.assert_frame_equal(mine.obs, theirs.obs)
 
@@ -124,7 +124,7 @@ def test_nullable_strings_stay_nullable(tmp_path):
 def test_frames_of_any_width(tmp_path, n_columns):
     columns = {f"a column with a name of some length {i}": np.arange(2) for i in range(n_columns)}
     path = tmp_path / "wide.h5ad"
-    write_h5ad(path, obs=Table(names(2), columns), var=EMPTY)
+    write_tables(path, obs=Table(names(2), columns), var=EMPTY)
     read = anndata.read_h5ad(path)
     assert list(read.obs.columns) == list(columns)
     with scio.open(path) as file:
@@ -141,7 +141,7 @@ def test_every_kind_of_member(tmp_path):
         "scalar": np.float32(2.5), "nothing": np.zeros((0, 4), np.int8),
     }  # fmt: skip
     csr = CSR.from_dense(np.array([[1, 0], [0, 0], [2, 3]], np.uint16))
-    write_h5ad(
+    write_tables(
         path, obs=Table(names(3), {}), var=Table(names(2), {}), X=csr,
         layers={"dense": dense}, obsm={"pca": dense[:, ::-1]}, uns=uns,
     )  # fmt: skip
@@ -150,7 +150,8 @@ def test_every_kind_of_member(tmp_path):
     np.testing.assert_array_equal(read.X.toarray(), csr.toarray())
     np.testing.assert_array_equal(read.layers["dense"], dense)
     np.testing.assert_array_equal(read.obsm["pca"], dense[:, ::-1])
-    assert set(read.uns) == set(uns) - {"none"}
+    assert set(read.uns) == set(uns)
+    assert read.uns["none"] is None
     assert read.uns["text"] == "größe"
     assert read.uns["truth"] == np.True_
     assert read.uns["words"].tolist() == ["a", "b"]
@@ -165,10 +166,8 @@ def test_every_kind_of_member(tmp_path):
     ("column", "text"),
     [
         (np.array(["a", 3, "b"], object), "int in row 1"),
-        (np.array([1 + 2j]), "complex128"),
         (np.array(["2020-01-01"], "datetime64[D]"), r"datetime64\[D\]"),
         (object(), "object"),
-        (np.array([["a"]], object), "2 dimensions"),
         (np.ma.MaskedArray([1.5], mask=[True]), "masked array of float64"),
     ],
 )
@@ -208,7 +207,7 @@ def test_legacy_files_are_written_in_the_modern_form(shared_data, tmp_path):
         target = tmp_path / path.name
         with scio.open(path) as file:
             obs, var = Table.read(file.obs), Table.read(file.var)
-            write_h5ad(target, obs=obs, var=var, X=file.X.read() if file.has_x else None)
+            write_tables(target, obs=obs, var=var, X=file.X.read() if file.has_x else None)
             assert obs.unread == var.unread == {}
         mine = anndata.read_h5ad(target)
         assert mine.obs_names.is_unique or "nullable" in path.name
@@ -335,7 +334,7 @@ def test_a_writer_is_used_by_one_thread_and_refuses_pickling(tmp_path):
 WRITE = """
     import resource, signal, sys
     import numpy as np
-    from scio.io.writer import Table, write_h5ad
+    from scio.io.writer import Table, write_tables
     from scio.errors import IOWriteError
     from scio.matrix import CSR
     path, limit = sys.argv[1], int(sys.argv[2])
@@ -344,7 +343,7 @@ WRITE = """
     names = np.array([f"n{i}" for i in range(500)], object)
     csr = CSR.from_dense(np.ones((500, 500), np.float32))
     try:
-        write_h5ad(path, obs=Table(names, {"a": names, "b": np.arange(500)}),
+        write_tables(path, obs=Table(names, {"a": names, "b": np.arange(500)}),
                    var=Table(names, {}), X=csr, overwrite=True)
     except IOWriteError as error:
         print(error.errno, error)
@@ -408,9 +407,9 @@ def test_an_existing_file_is_kept_unless_asked(tmp_path):
     target = tmp_path / "x.h5ad"
     target.write_bytes(b"old")
     with pytest.raises(TargetExistsError):
-        write_h5ad(target, obs=EMPTY, var=EMPTY)
+        write_tables(target, obs=EMPTY, var=EMPTY)
     assert target.read_bytes() == b"old"
-    write_h5ad(target, obs=EMPTY, var=EMPTY, overwrite=True)
+    write_tables(target, obs=EMPTY, var=EMPTY, overwrite=True)
     assert anndata.read_h5ad(target).shape == (0, 0)
 
 
@@ -483,10 +482,10 @@ def test_convert_names_the_columns_it_cannot_read(tmp_path):
     ).write_h5ad(path)
     with h5py.File(path, "r+") as file:
         file["obs/a"].attrs["encoding-type"] = "from the future"
-        file["obs/complex"] = np.array([1j, 2])
+        file["obs/square"] = np.ones((2, 2))
         file["obs/fine"] = np.array([1, 2])
-        file["obs"].attrs["column-order"] = ["a", "complex", "fine"]
-    with pytest.warns(ScioWarning, match=r"(?s)from the future.*complex128"):
+        file["obs"].attrs["column-order"] = ["a", "square", "fine"]
+    with pytest.warns(ScioWarning, match=r"(?s)from the future.*obs/square has shape"):
         fast.convert(path, tmp_path / "fast.h5ad", progress=False)
     assert list(anndata.read_h5ad(tmp_path / "fast.h5ad").obs.columns) == ["fine"]
 
@@ -511,4 +510,4 @@ def test_convert_on_a_full_disk_says_what_is_needed(tmp_path):
 
 def test_writing_needs_a_folder(tmp_path):
     with pytest.raises(IOWriteError):
-        write_h5ad(tmp_path / "no such folder" / "x.h5ad", obs=EMPTY, var=EMPTY)
+        write_tables(tmp_path / "no such folder" / "x.h5ad", obs=EMPTY, var=EMPTY)

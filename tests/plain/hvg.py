@@ -5,6 +5,7 @@ Returns dicts of columns.  Means and variances are NumPy's of two passes; orders
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -126,7 +127,7 @@ def dispersion_columns(values: F64, flavor: str, n_bins: int = 20) -> tuple[F64,
         inner = sorted(set(np.percentile(mean, np.arange(10, 105, 5))))
         edges = np.array([-np.inf, *inner, np.inf])
     norm = np.full(len(mean), np.nan)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (mean > low) & (mean <= high)
         known = dispersion[inside & ~np.isnan(dispersion)]
         if known.size == 0:

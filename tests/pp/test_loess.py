@@ -38,8 +38,10 @@ def points(draw: st.DrawFn) -> tuple[F64, F64, float]:
     n = draw(st.integers(1, 120))
     x = rng.integers(0, draw(st.integers(1, n)), n) * draw(st.sampled_from([1.0, 1e-6, 1e4]))
     x = np.where(rng.random(n) < draw(st.sampled_from([0.0, 0.5])), rng.normal(size=n), x)
-    return x + draw(st.sampled_from([0.0, 1.0])), rng.normal(size=n), draw(
-        st.sampled_from([0.01, 0.1, 0.3, 0.75, 1.0])
+    return (
+        x + draw(st.sampled_from([0.0, 1.0])),
+        rng.normal(size=n),
+        draw(st.sampled_from([0.01, 0.1, 0.3, 0.75, 1.0])),
     )
 
 

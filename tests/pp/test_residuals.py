@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio.errors import ScioWarning
-from scio.pp import highly_variable_genes, normalize_pearson_residuals
 from scio.pp import _flavors as flavors
+from scio.pp import highly_variable_genes, normalize_pearson_residuals
 from scio.pp import residuals as module
 from tests.plain.residuals import poisson_enrichment, residual_variances, residuals
 

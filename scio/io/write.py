@@ -1,0 +1,181 @@
+"""`scio.write_h5ad`: an AnnData into one file, whole or not at all."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from scio._core import __version__
+from scio._storage.atomic import Temporary, check_space
+from scio.io import _coding
+from scio.io._profiles import Profile, WriteReport
+from scio.io.writer import Context, StorageOptions, published_file, write_element
+
+MARK = "scio"  # attribute of the root: how the file was written, as JSON
+
+
+def write_h5ad(
+    adata: Any,
+    path: str | os.PathLike[str],
+    *,
+    compression: str | None = "gzip",
+    compression_opts: int = 1,
+    shuffle: bool = True,
+    compat: str | None = None,
+    overwrite: bool = True,
+    checksums: bool = False,
+    convert_strings_to_categoricals: bool = True,
+    break_hardlinks: bool = False,
+) -> WriteReport:
+    """Write an AnnData file, whole or not at all.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        In memory, a view, or backed (also by the very file at `path`); any matrix may be a dask
+        array, which is computed and written block by block.  It is not changed.
+    path : str or Path
+        The file.  It has its old content until the new one is complete and on the disk; whoever
+        has it open keeps the old content.  A symbolic link stays, and the file it leads to is
+        replaced; owner, mode and extended attributes of an old file are kept where permitted.
+    compression : "gzip" or None
+        Deflate by all threads, which every HDF5 library reads; None: contiguous arrays, the
+        fastest to read.
+    compression_opts : int
+        Level, 0 to 9.
+    shuffle : bool
+        Bytes of equal weight beside one another before compression.
+    compat : {None, "0.8", "0.11", "0.12"}
+        A release of anndata that shall read the file; what it cannot know is left out or changed,
+        and stands in the report.  None: the oldest encoding that loses nothing, for each element.
+    overwrite : bool
+        False: an existing file is an error, decided by the kernel when the file is published.
+    checksums : bool
+        A checksum per chunk, which HDF5 checks on reading, and the SHA-256 of each array as its
+        attribute.
+    convert_strings_to_categoricals : bool
+        Write columns of obs, var and raw.var whose strings repeat as categoricals, as
+        ``AnnData.write_h5ad`` does; but `adata` keeps its strings.
+    break_hardlinks : bool
+        Replace a file that has other names (hard links); they keep the old content.
+
+    Returns
+    -------
+    WriteReport
+        One row per element; ``report.losses`` are those that lost something,
+        ``report.oldest_reader`` is the oldest anndata that reads the file.
+
+    Raises
+    ------
+    TypeError
+        If something has no encoding (dates, mixed objects, Decimal …): names element, first
+        offending row, its type and a conversion that works.
+    ValueError
+        If names repeat, or a matrix breaks a rule.
+    TargetExistsError
+        If the file exists and `overwrite` is False.
+    IOWriteError
+        If writing fails; an old file is unchanged.
+
+    Warns
+    -----
+    ScioWarning
+        If a key holds ``/``: it is written with ``%2F``.
+
+    Notes
+    -----
+    Indices are int32 unless a dimension exceeds 2**31 - 1, ``indptr`` is int32 below 2**31 entries.
+    The same content and options give the same bytes.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, scio
+    >>> adata = anndata.AnnData(np.eye(3, dtype="float32"))
+    >>> report = scio.write_h5ad(adata, "eye.h5ad")  # doctest: +SKIP
+    >>> report.oldest_reader  # doctest: +SKIP
+    '0.8'
+    """
+    options = StorageOptions(compression, compression_opts, shuffle, checksums)
+    profile = Profile(compat)
+    if isinstance(adata, (str, os.PathLike)) or not hasattr(adata, "obs_names"):
+        message = f"adata is a {type(adata).__name__}, expected an anndata.AnnData"
+        raise TypeError(message)
+    report = WriteReport(os.fspath(path), compat)
+    context = Context(options, profile, report, _coding.to_plain)
+    members = _coding.members_of(adata, convert_strings=convert_strings_to_categoricals)
+    with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
+        check_space(Temporary(path).target, _least_nbytes(adata, options))
+        write_element(writer, "/", members, context)
+        writer.attr("/", MARK, _mark(options, profile))
+    report.nbytes = os.stat(path).st_size
+    return report
+
+
+def _mark(options: StorageOptions, profile: Profile) -> str:
+    """How the file was written, so that it can be written so again; the same text for the same file."""
+    facts = {
+        "version": __version__,
+        "compat": profile.compat,
+        "compression": options.compression,
+        "compression_opts": options.compression_opts,
+        "shuffle": options.shuffle,
+        "checksums": options.checksums,
+        "escaped_keys": "%2F",
+    }
+    return json.dumps(facts, sort_keys=True)
+
+
+# ---- how large the file will be, at least
+
+
+def _least_nbytes(adata: Any, options: StorageOptions) -> int:
+    """Bytes that the matrices in memory take in the file: all of them without compression.
+
+    With compression a few pieces are compressed, and half of what they suggest is counted, so that
+    no file is refused that would have fitted.
+    """
+    nbytes = sum(_nbytes_of(matrix, options) for matrix in _matrices(adata))
+    return nbytes if options.compression is None else nbytes // 2
+
+
+def _matrices(adata: Any) -> Iterator[Any]:
+    """Matrices that are in memory; of a view, nothing is cut out for this."""
+    if adata.is_view:
+        return
+    if not adata.isbacked:
+        yield adata.X
+        if adata.raw is not None:
+            yield adata.raw.X
+    for mapping in (adata.layers, adata.obsm, adata.varm, adata.obsp, adata.varp):
+        yield from mapping.values()
+
+
+def _nbytes_of(matrix: Any, options: StorageOptions) -> int:
+    parts = [matrix]
+    if hasattr(matrix, "indptr"):
+        parts = [matrix.data, matrix.indices]
+    arrays = [p for p in parts if type(p) is np.ndarray and p.dtype.kind in "biufc"]
+    ratio = functools.partial(_sampled_ratio, level=options.compression_opts)
+    return sum(int(a.nbytes * (1.0 if options.compression is None else ratio(a))) for a in arrays)
+
+
+def _sampled_ratio(array: Any, *, level: int) -> float:
+    """Compressed size of four pieces over their size."""
+    import zlib
+
+    flat = array.reshape(-1) if array.flags.c_contiguous else np.empty(0, array.dtype)
+    step, n_items = len(flat) // 4, 32_768
+    if step < n_items:
+        return 0.0  # too small to matter
+    stored = total = 0
+    for start in range(0, 4 * step, step):
+        piece = flat[start : start + n_items]
+        shuffled = piece.view(np.uint8).reshape(-1, piece.itemsize).T.tobytes()
+        stored += len(zlib.compress(shuffled, max(1, level)))
+        total += piece.nbytes
+    return stored / total
