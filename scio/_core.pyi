@@ -35,6 +35,88 @@ def random_below(seed: int, stream: int, bound: int, n_items: int, /) -> NDArray
 def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
     """Return ln(1 + x), the kernel of the loader (new array)."""
 
+def loess(
+    x: NDArray[np.float64], y: NDArray[np.float64], span: float, /
+) -> tuple[NDArray[np.float64], NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Return the fit at every x, flags per point, and counts of what happened."""
+    # flags: 1 singular values dropped, 2 window enlarged, 4 degree lowered; counts: vertices, then
+    # how many of them had each flag.
+
+def elementary(function: str, x: NDArray[np.float64], /) -> NDArray[np.float64]:
+    """Return ln, ln_1p or exp of every x, the same bits on every machine."""
+
+def residual_zero_sums(
+    fractions: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    n_cells: NDArray[np.float64],
+    /,
+    *,
+    shift_total: float,
+    clip: float,
+    inverse_theta: float,
+    threads: int = -1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return shifts and the sums of residuals of zeros over distinct totals."""
+
+def residual_corrections(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    cell_totals: NDArray[np.float64],
+    batches: NDArray[np.int32] | None,
+    fractions: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    clips: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    inverse_theta: float,
+    threads: int = -1,
+) -> None:
+    """Add to sums what the stored values of a block of rows change."""
+
+def residual_rows(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    cell_totals: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+    out: NDArray[Any],
+    /,
+    *,
+    shape: tuple[int, int],
+    clip: float,
+    inverse_theta: float,
+    threads: int = -1,
+) -> None:
+    """Fill out with the dense Pearson residuals of a block of rows."""
+
+def poisson_absence(
+    fractions: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    n_cells: NDArray[np.float64],
+    /,
+    *,
+    threads: int = -1,
+) -> NDArray[np.float64]:
+    """Return the mean probability of a zero of every fraction over all cells."""
+
+def clipped_sums(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    batches: NDArray[np.int32] | None,
+    means: NDArray[np.float64],
+    clips: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> None:
+    """Add to sums the squares about the mean of clipped stored values."""
+
 @final
 class File:
     """An HDF5 file opened by scio's own parser; objects are named by path."""

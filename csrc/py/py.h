@@ -281,6 +281,7 @@ int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 extern PyMethodDef py_collate_methods[];
 extern PyMethodDef py_csr_methods[];
 extern PyMethodDef py_factor_methods[];
+extern PyMethodDef py_hvg_methods[];
 extern PyMethodDef py_info_methods[];
 extern PyMethodDef py_kernel_methods[];
 extern PyMethodDef py_many_methods[];
