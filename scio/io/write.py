@@ -63,8 +63,8 @@ def write_h5ad(
     overwrite : bool
         False: an existing file is an error, decided by the kernel when the file is published.
     checksums : bool
-        A checksum per chunk, which HDF5 checks on reading, and the SHA-256 of each array as its
-        attribute.
+        A checksum per chunk, which HDF5 checks on reading, and the SHA-256 of each array of numbers
+        as its attribute.
     convert_strings_to_categoricals : bool
         Write columns of obs, var and raw.var whose strings repeat as categoricals, as
         ``AnnData.write_h5ad`` does; but `adata` keeps its strings.
@@ -197,7 +197,7 @@ def _matrices(adata: Any) -> Iterator[Any]:
 
 def _nbytes_of(matrix: Any, options: StorageOptions) -> int:
     parts = [matrix]
-    if hasattr(matrix, "indptr"):
+    if isinstance(getattr(matrix, "indptr", None), np.ndarray):
         parts = [matrix.data, matrix.indices]
     arrays = [p for p in parts if type(p) is np.ndarray and p.dtype.kind in "biufc"]
     ratio = functools.partial(_sampled_ratio, level=options.compression_opts)
