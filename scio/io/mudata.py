@@ -11,6 +11,7 @@ from scio._core import __version__
 from scio._names import near_names
 from scio._optional import require
 from scio._storage.atomic import Temporary, check_space
+from scio._storage.keys import MARK
 from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError
 from scio.io import _coding
 from scio.io._assemble import plan_anndata
@@ -21,7 +22,7 @@ from scio.io._select import Notes, Wanted
 from scio.io.elements import Frame
 from scio.io.hdf5 import HDF5File
 from scio.io.read import _check_memory
-from scio.io.write import MARK, _least_nbytes, _mark
+from scio.io.write import least_nbytes, mark_of
 from scio.io.writer import Context, StorageOptions, member_path, published_file, write_element
 
 if TYPE_CHECKING:
@@ -278,11 +279,11 @@ def write_h5mu(
     with published_file(
         path, overwrite=overwrite, break_hardlinks=break_hardlinks, user_block=block
     ) as writer:
-        nbytes = sum(_least_nbytes(adata, options) for adata in mdata.mod.values())
+        nbytes = sum(least_nbytes(adata, options) for adata in mdata.mod.values())
         check_space(Temporary(path).target, nbytes)
         _write_shared(writer, mdata, context, convert_strings_to_categoricals)
         _write_modalities(writer, mdata, context, convert_strings_to_categoricals)
-        _tag_root(writer, mdata, _mark(options, profile))
+        _tag_root(writer, mdata, mark_of(context))
     report.nbytes = os.stat(path).st_size
     return report
 

@@ -117,7 +117,7 @@ def write_h5ad(
             members, needed = members_of_file(source), 0
         else:
             members = _coding.members_of(source, convert_strings=convert_strings_to_categoricals)
-            needed = _least_nbytes(source, options)
+            needed = least_nbytes(source, options)
         with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
             check_space(Temporary(path).target, needed)
             write_element(writer, "/", members, context)
@@ -173,7 +173,7 @@ def mark_of(context: Context) -> str:
 # ---- how large the file will be, at least
 
 
-def _least_nbytes(adata: Any, options: StorageOptions) -> int:
+def least_nbytes(adata: Any, options: StorageOptions) -> int:
     """Bytes that the matrices in memory take in the file: all of them without compression.
 
     With compression a few pieces are compressed, and half of what they suggest is counted, so that
