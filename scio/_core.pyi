@@ -29,6 +29,9 @@ def philox_u64(seed: int, stream: int, index: int, /) -> int:
 def permutation(seed: int, stream: int, n_items: int, /) -> NDArray[np.int64]:
     """Return a seeded permutation of range(n_items)."""
 
+def random_below(seed: int, stream: int, bound: int, n_items: int, /) -> NDArray[np.int64]:
+    """Return n_items seeded integers, uniform in [0, bound)."""
+
 def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
     """Return ln(1 + x), the kernel of the loader (new array)."""
 
@@ -385,6 +388,94 @@ def csr_to_dense(
 def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return data, indices, indptr of the values that are not zero."""
 
+# Functions of scio.pp.  A matrix is (data, indices, indptr) or, with None for the last two, a C-ordered
+# array of two dimensions.
+
+def row_totals(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    /,
+    *,
+    shape: tuple[int, int],
+    left_out: NDArray[np.bool_] | None = None,
+    threads: int = -1,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, Any]]:
+    """Return the sums of rows, how many values are above 0, and facts about the values."""
+
+# facts: is_canonical, has_duplicates: bool; first_infinite, first_negative, first_fraction: place in
+# data or -1; n_fractions: int; maximum: float, -inf when there is none
+
+def high_columns(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    totals: NDArray[np.float64],
+    max_fraction: float,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> NDArray[np.bool_]:
+    """Return which columns exceed max_fraction of the total of some row."""
+
+def normalize_log1p(
+    data: NDArray[Any],
+    indptr: NDArray[np.int64] | None,
+    totals: NDArray[np.float64] | None,
+    target: float,
+    log: bool,
+    /,
+    *,
+    base: float = 0.0,
+    dtype: str | None = None,
+    out: NDArray[Any] | None = None,
+    threads: int = -1,
+) -> NDArray[Any]:
+    """Return x * (target / total) of its row, then ln(1 + that); totals None: no scaling."""
+
+def scale_values(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    mean: NDArray[np.float64] | None,
+    std: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    rows: NDArray[np.bool_] | None = None,
+    max_value: float = ...,
+    dtype: str | None = None,
+    out: NDArray[Any] | None = None,
+    threads: int = -1,
+) -> NDArray[Any]:
+    """Return (x - mean) / std of its column; a sparse matrix with a mean becomes dense."""
+
+def column_sums(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    what: str,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> tuple[NDArray[Any], bool]:
+    """Return "positive" counts or the "sum" of columns, and whether rows are canonical."""
+
+def csr_subset(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    rows: NDArray[np.int64] | None,
+    columns: NDArray[np.int32] | None,
+    n_cols: int,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return rows (None: all) with columns sent to new places (-1: left out; None: all stay)."""
 def pooling_scan(
     data: NDArray[Any],
     indices: NDArray[Any],

@@ -92,6 +92,7 @@ add_functions(PyObject *module)
         py_factor_methods,
         py_hvg_methods,
         py_stats_methods,
+        py_transform_methods,
         /* clang-format on */
     };
 

@@ -286,6 +286,7 @@ extern PyMethodDef py_info_methods[];
 extern PyMethodDef py_kernel_methods[];
 extern PyMethodDef py_many_methods[];
 extern PyMethodDef py_stats_methods[];
+extern PyMethodDef py_transform_methods[];
 extern PyMethodDef py_text_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */

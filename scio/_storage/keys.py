@@ -8,6 +8,11 @@ ordinary names such as ``pct%mito`` do not change.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
+
+MARK = "scio"  # attribute of the root: JSON of the writer
+_SCHEME = "escaped_keys"
 
 _AMBIGUOUS = re.compile(r"%(?=2F|2E|25)")
 _ESCAPED = re.compile(r"%(2F|2E|25)")
@@ -42,3 +47,20 @@ def escape_key(key: str) -> str:
 def unescape_key(name: str) -> str:
     """Return the key that `escape_key` turned into `name`."""
     return _ESCAPED.sub(lambda match: _MEANING[match.group(1)], name)
+
+
+def marked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Add to what a writer says of itself that its keys are escaped."""
+    return {**facts, _SCHEME: "%2F"}
+
+
+def key_of_names(file: Any) -> Callable[[str], str]:
+    """Return the function that gives the keys of a file's names: only our writers escape them.
+
+    Parameters
+    ----------
+    file : HDF5File
+    """
+    mark = file.attr("/", MARK)
+    is_escaped = isinstance(mark, str) and f'"{_SCHEME}"' in mark
+    return unescape_key if is_escaped else str

@@ -19,10 +19,8 @@ from scio.matrix import row_index
 if TYPE_CHECKING:
     from scio.io._encodings import ElementReader
 
-_MEMBERS = frozenset(
-    {"X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp"}
-    | {"raw.X", "raw.var", "raw.varm"}
-)
+_FRAMES_AND_MAPPINGS = ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns")
+_MEMBERS = frozenset({*_FRAMES_AND_MAPPINGS, "X", "raw", "raw.X", "raw.var", "raw.varm"})
 _GRAPHS = ("distances", "connectivities")
 
 
@@ -95,18 +93,20 @@ class _Parts:
 
     def plan(self) -> None:
         reader, obs, var = self.reader, self.obs_rows, self.var_rows
+        for name in _FRAMES_AND_MAPPINGS:  # known, also where there is nothing in them
+            reader.wanted.has(self._path(name).strip("/"))
         for axis, rows in (("obs", obs), ("var", var)):
-            self.planned[axis] = reader.frame(self._path(axis), (rows,))
+            self.planned[axis] = reader.expected(self._path(axis), "frame", (rows,))
         axes = {"layers": (obs, var), "obsm": (obs,), "varm": (var,)}
         axes |= {"obsp": (obs, obs), "varp": (var, var)}
         if "X" in self.names and reader.wanted.has(self._path("X").strip("/")):
             self.planned["X"] = self._matrix("X", "X", (obs, var))
         for name, of in axes.items():
             if self._has(name):
-                self.planned[name] = reader.mapping(self._path(name), of)
+                self.planned[name] = reader.expected(self._path(name), "mapping", of)
         if self._has("uns"):
             self._plan_graphs()
-            self.planned["uns"] = reader.mapping(self._path("uns"))
+            self.planned["uns"] = reader.expected(self._path("uns"), "mapping")
         elif self.is_legacy and "uns" in self.names:
             self.planned["labels"] = self._plan_labels()
         self._plan_raw()
@@ -114,14 +114,19 @@ class _Parts:
             if name not in _MEMBERS and reader.wanted.enters(self._path(name).strip("/")):
                 reader.skip(self._path(name), "no part of the AnnData format")
 
+    def _is_null(self, name: str) -> bool:
+        """Whether None was written."""
+        file, path = self.reader.file, self._path(name)
+        return file.kind(path) == "dataset" and file.dataset(path).shape is None
+
     def _matrix(self, name: str, key: str, axes: tuple[Rows, Rows]) -> Deferred:
         path = self._path(name)
         file = self.reader.file
+        if self._is_null(name):  # 0.12.0 and 0.12.1 wrote None so
+            return lambda: None
         if file.kind(path) == "dataset":
             shape = file.dataset(path).shape
-            if shape is None:  # 0.12.0 and 0.12.1 wrote None so
-                return lambda: None
-            if len(shape) != 2:  # noqa: PLR2004
+            if shape is None or len(shape) != 2:
                 message = f"{file.name}: {path} has shape {shape}, a matrix has two dimensions"
                 raise CorruptFileError(message)
             if key in self.as_sparse:
@@ -156,9 +161,9 @@ class _Parts:
 
     def _plan_raw(self) -> None:
         reader, wanted = self.reader, self.reader.wanted
-        new = "raw" in self.names
+        new = "raw" in self.names and not self._is_null("raw")
         old = [name for name in self.names if name.startswith("raw.")]
-        if not new and not old or not wanted.enters(self._path("raw").strip("/")):
+        if (not new and not old) or not wanted.enters(self._path("raw").strip("/")):
             return
         wanted.has(self._path("raw").strip("/"))
         paths = {k: f"raw/{k}" if new else f"raw.{k}" for k in ("X", "var", "varm")}
@@ -172,12 +177,12 @@ class _Parts:
                 raise CorruptFileError(message)
             return
         var = Rows(len(Frame(reader.file, self._path(paths["var"]), "raw.var")))
-        self.planned["raw.var"] = reader.frame(self._path(paths["var"]), (var,))
+        self.planned["raw.var"] = reader.expected(self._path(paths["var"]), "frame", (var,))
         if "X" in members:
             wanted.has(self._path("raw/X").strip("/"))
             self.planned["raw.X"] = self._matrix(paths["X"], "raw/X", (self.obs_rows, var))
         if "varm" in members:
-            self.planned["raw.varm"] = reader.mapping(self._path(paths["varm"]), (var,))
+            self.planned["raw.varm"] = reader.expected(self._path(paths["varm"]), "mapping", (var,))
 
     # --- the object
 
@@ -190,8 +195,12 @@ class _Parts:
         if self.is_legacy:
             _apply_labels(values["obs"], values["var"], uns, values.pop("labels", None) or uns)
         if self.is_selected and getattr(anndata.settings, "remove_unused_categories", True):
-            _drop_unused(values["obs"], uns)
-            _drop_unused(values["var"], uns)
+            frames = [*(values.get("obsm") or {}).values(), *(values.get("varm") or {}).values()]
+            for frame in (values["obs"], values["var"], *frames):
+                if hasattr(frame, "columns"):
+                    _drop_unused(
+                        frame, uns if frame is values["obs"] or frame is values["var"] else {}
+                    )
         obsp = values.get("obsp") or {}
         obsp |= {name: graph() for name, graph in self.graphs.items()}
         raw = None
@@ -261,9 +270,10 @@ def _positions(wanted: list[str], names: NDArray[Any], what: str) -> NDArray[np.
 
 def _as_text(index: Any) -> Any:
     """An index as AnnData wants it: strings."""
-    if index.dtype != object or all(type(v) is str for v in index):
-        return index if index.dtype == object or index.dtype == "string" else index.astype(str)
-    return index.astype(str)
+    is_text = index.dtype == "string" or (
+        index.dtype == object and all(type(label) is str for label in index)
+    )
+    return index if is_text else index.astype(str)
 
 
 def _apply_labels(obs: Any, var: Any, uns: dict[str, Any], labels: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from scio._core import csr_validate
 from scio._optional import require
+from scio.io._advice import no_column, no_value
+from scio.io._from_file import LazyMembers, from_file
 from scio.io._plain import (
     Awkward,
     Compressed,
@@ -51,6 +53,9 @@ def to_plain(value: Any, path: str) -> Any:
     TypeError
         If AnnData files cannot hold it; the message names a conversion.
     """
+    found = from_file(value)
+    if found is not None:
+        return found
     for module, convert in _CONVERTERS:
         if module in sys.modules:
             found = convert(sys.modules[module], value, path)
@@ -58,24 +63,7 @@ def to_plain(value: Any, path: str) -> Any:
                 return found
     if isinstance(value, (list, tuple)):
         return _from_list(value, path)
-    kind = type(value).__name__
-    message = f"{path} is a {kind}, which has no encoding in AnnData files"
-    advice = _ADVICE.get(kind)
-    raise TypeError(f"{message}; write {advice}" if advice else message)
-
-
-_ADVICE = {
-    "datetime": "value.isoformat()",
-    "date": "value.isoformat()",
-    "timedelta": "value.total_seconds()",
-    "Timestamp": "value.isoformat()",
-    "Timedelta": "value.total_seconds()",
-    "Decimal": "str(value)",
-    "set": "sorted(value)",
-    "frozenset": "sorted(value)",
-    "Series": "value.to_frame()",
-    "NAType": "None",
-}
+    raise TypeError(no_value(value, path))
 
 
 def _from_list(value: list[Any] | tuple[Any, ...], path: str) -> NDArray[Any]:
@@ -266,7 +254,7 @@ def column_of(array: Any, path: str) -> Any:
         return np.ma.MaskedArray(values, mask=mask)
     if isinstance(array, pandas.arrays.FloatingArray) and not array.isna().any():
         return array.to_numpy(dtype=dtype.numpy_dtype)
-    raise TypeError(_no_column(array, path))
+    raise TypeError(no_column(array, path))
 
 
 def _strings(array: Any, dtype: Any) -> Any:
@@ -277,32 +265,6 @@ def _strings(array: Any, dtype: Any) -> Any:
     values = values.copy()
     values[mask] = None
     return NullableStrings(values, "NA" if dtype.na_value is sys.modules["pandas"].NA else "NaN")
-
-
-def _no_column(array: Any, path: str) -> str:
-    name = str(array.dtype)
-    is_there = np.flatnonzero(~np.asarray(array.isna()))
-    row = int(is_there[0]) if len(is_there) else 0
-    advice = "astype(str)"
-    if name.startswith("datetime64"):
-        advice = "astype(str), or .astype('int64') for nanoseconds"
-    elif name.startswith("timedelta64"):
-        advice = ".dt.total_seconds()"
-    elif name.startswith("Float"):
-        row = int(np.flatnonzero(np.asarray(array.isna()))[0])
-        advice = "astype('float64'), where NaN is what is missing"
-    elif name.startswith("Sparse"):
-        advice = ".sparse.to_dense()"
-    elif name.startswith("interval") or name.startswith("period"):
-        advice = "astype(str)"
-        if path.endswith("/categories"):
-            advice = ".cat.rename_categories(str)"
-    elif "[pyarrow]" in name:
-        advice = ".convert_dtypes(dtype_backend='numpy_nullable')"
-    found = f"{type(array[row]).__name__} in row {row}" if len(array) else "no rows"
-    return (
-        f"{path} has dtype {name} ({found}), which AnnData files cannot hold. Convert it: {advice}"
-    )
 
 
 # ---- SciPy
@@ -330,7 +292,7 @@ def _compressed(value: Any, path: str) -> Compressed:
             np.zeros(len(data), np.int8),
             np.ascontiguousarray(indices),
             indptr,
-            shape=shape[:: -1 if is_csc else 1],
+            shape=(shape[1], shape[0]) if is_csc else shape,
         )
     except ValueError as error:
         error.add_note(f"{path} was not written")
@@ -477,22 +439,11 @@ def members_of(adata: Any, path: str = "/", *, convert_strings: bool = True) -> 
     }
     members["uns"] = dict(adata.uns)
     for name in ("obsm", "varm", "obsp", "varp", "layers"):
-        members[name] = _LazyMapping(getattr(adata, name))
+        members[name] = LazyMembers(getattr(adata, name))
     if adata.raw is not None:
         members["raw"] = raw_of(adata.raw, f"{root}/raw", convert_strings=convert_strings)
     members["X"] = lambda: _matrix_of(adata, f"{root}/X")
     return Members("anndata", members)
-
-
-class _LazyMapping(dict[str, Any]):
-    """Members of a view are cut out one by one, when they are written."""
-
-    def __init__(self, members: Any) -> None:
-        super().__init__(dict.fromkeys(members.keys()))
-        self._members = members
-
-    def items(self) -> Any:
-        return ((name, self._members[name]) for name in self)
 
 
 def raw_of(raw: Any, path: str, *, convert_strings: bool = True) -> Members:

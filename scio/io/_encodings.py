@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._names import near_names
 from scio._optional import require
+from scio._storage.keys import key_of_names
 from scio.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from scio.io._plan import Deferred, Plan, Rows
 from scio.io._select import Notes, OpaqueElement, Wanted
 from scio.io.elements import check_codes
-from scio.io.hdf5 import HDF5File
 
 _MAX_DEPTH = 64
 _I32_MAX = np.iinfo(np.int32).max
@@ -63,9 +63,10 @@ class ElementReader:
 
     def __init__(self, plan: Plan, wanted: Wanted, notes: Notes) -> None:
         self.plan = plan
-        self.file: HDF5File = plan.file
+        self.file = plan.file
         self.wanted = wanted
         self.notes = notes
+        self.key = key_of_names(plan.file)
         self.moved: set[str] = set()  # planned elsewhere, left out of the group they lie in
         self._above: list[int] = []  # addresses of the groups that are being planned
 
@@ -97,7 +98,7 @@ class ElementReader:
         if encoding is None or encoding == "":
             return self._untagged(path, kind, axes)
         if not isinstance(encoding, str):
-            raise self._corrupt(path, f"has encoding-type {encoding!r}, expected a string")
+            raise self._corrupt(path, f"has encoding-type {encoding}, expected a string")
         if encoding not in _ENCODINGS:
             version = self.file.scalar_attr(path, "encoding-version", "?")
             message = (
@@ -114,6 +115,24 @@ class ElementReader:
         planned: Deferred = getattr(self, method)(path, axes)
         return planned
 
+    def expected(self, path: str, method: str, axes: Sequence[Rows] = ()) -> Deferred:
+        """Plan what the place calls for: "frame" or "mapping", with or without an encoding-type.
+
+        Raises
+        ------
+        CorruptFileError, UnsupportedError
+            As `element`; also when the encoding is another one.
+        """
+        encoding = self.file.scalar_attr(path, "encoding-type")
+        if encoding is None or encoding == "":
+            planned: Deferred = getattr(self, method)(path, axes)
+            return planned
+        known = _ENCODINGS.get(encoding) if isinstance(encoding, str) else None
+        if known is not None and known[2] != method:
+            wanted = "dataframe" if method == "frame" else "dict"
+            raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
+        return self.element(path, axes)
+
     def _kind(self, path: str) -> str:
         kind = self.file.kind(path)
         if kind is None:
@@ -128,7 +147,7 @@ class ElementReader:
     def _check_version(self, path: str, encoding: str, newest: tuple[int, int]) -> None:
         text = str(self.file.scalar_attr(path, "encoding-version", default=""))
         parts = text.split(".")
-        if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):  # noqa: PLR2004
+        if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
             return
         version = (int(parts[0]), int(parts[1]))
         if version[0] > newest[0]:
@@ -164,12 +183,13 @@ class ElementReader:
 
         def finish() -> Any:  # fixed ASCII: before 0.7 also scalars, as arrays of one element
             array = np.asarray(values()).astype(np.str_)
-            return array.reshape(-1)[0] if array.size == 1 and array.ndim < 2 else array  # noqa: PLR2004
+            return array.reshape(-1)[0] if array.size == 1 and array.ndim < 2 else array
 
         return finish
 
-    def _corrupt(self, path: str, text: str) -> CorruptFileError:
-        return CorruptFileError(f"{self.file.name}: {path} {text}")
+    def _corrupt(self, path: str, text: str, member: str = "") -> CorruptFileError:
+        place = f"{path}/{member}" if member else path
+        return CorruptFileError(f"{self.file.name}: {place} {text}")
 
     # --- groups
 
@@ -250,7 +270,7 @@ class ElementReader:
                         planned[name] = self.element(member, axes)
                     elif self._is_entered(member):
                         planned[name] = self.mapping(member, axes)
-        return lambda: {name: value() for name, value in planned.items()}
+        return lambda: {self.key(name): value() for name, value in planned.items()}
 
     def _is_entered(self, path: str) -> bool:
         return (
@@ -301,18 +321,15 @@ class ElementReader:
     def bytes_(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan a scalar of bytes: opaque, a string of any kind, or a sequence of uint8."""
         info = self.file.dataset(path).type
-        raw = self.plan.values(path, is_text_raw=True)
-        if info["class"] == "string":
-            return lambda: raw().tobytes().rstrip(b"\0")
-        if info["class"] == "vlen":
-            return lambda: self._vlen_bytes(info, raw())
-        return lambda: np.asarray(raw()).tobytes()
+        raw = self.plan.values(path, is_raw=True)
 
-    def _vlen_bytes(self, info: dict[str, Any], record: Any) -> bytes:
-        if isinstance(record, np.ndarray) and not info["vlen"]:
-            return record.tobytes()
-        records = np.frombuffer(record.tobytes(), np.uint8).reshape(1, info["itemsize"])
-        return self.file.core.vlen(info, records)[1].tobytes()
+        def finish() -> bytes:
+            if info["class"] == "vlen":
+                return self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
+            value: bytes = raw().tobytes()
+            return value.rstrip(b"\0") if info["class"] == "string" else value
+
+        return finish
 
     def null(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan None."""
@@ -351,12 +368,10 @@ class ElementReader:
         for name, dataset, expected in (("indices", indices, nnz), ("indptr", indptr, major + 1)):
             if dataset.shape != (expected,):
                 raise self._corrupt(
-                    f"{path}/{name}", f"has shape {dataset.shape}, expected ({expected},)"
+                    path, f"has shape {dataset.shape}, expected ({expected},)", name
                 )
             if dataset.type["class"] != "integer":
-                raise self._corrupt(
-                    f"{path}/{name}", f"holds {dataset.type['class']}, expected integers"
-                )
+                raise self._corrupt(path, f"holds {dataset.type['class']}, expected integers", name)
         if any(rows.index is not None for rows in axes):
             return self._sparse_selected(path, form, shape, axes)
         is_narrow = max(major, minor, nnz) <= _I32_MAX
@@ -408,10 +423,10 @@ class ElementReader:
             if value is None:
                 continue
             sizes = [int(v) for v in np.asarray(value).reshape(-1)]
-            if len(sizes) != 2 or min(sizes) < 0:  # noqa: PLR2004
+            if len(sizes) != 2 or min(sizes) < 0:
                 raise self._corrupt(path, f"has attribute {name} {sizes}, expected two sizes")
             return (sizes[0], sizes[1])
-        if len(axes) == 2:  # noqa: PLR2004
+        if len(axes) == 2:
             return (axes[0].n_total, axes[1].n_total)
         raise self._corrupt(path, "has no attribute shape")
 
@@ -425,12 +440,12 @@ class ElementReader:
         members = [self.file.dataset(f"{path}/{name}") for name in ("data", "indices", "indptr")]
         shape = members[0].shape
         if shape is None or len(shape) != 1:
-            raise self._corrupt(f"{path}/data", f"has shape {shape}, expected one dimension")
+            raise self._corrupt(path, f"has shape {shape}, expected one dimension", "data")
         return members
 
     def _sparse_data(self, path: str, data: _core.Dataset) -> Deferred:
         if data.dtype is None and data.type["class"] not in ("compound", "complex"):
-            raise self._corrupt(f"{path}/data", f"holds {data.type['class']}, expected numbers")
+            raise self._corrupt(path, f"holds {data.type['class']}, expected numbers", "data")
         if data.dtype == "float16":  # SciPy has no such matrix; every float16 is a float32
             return self.plan.numbers(data, "float32")
         return self.plan.values(f"{path}/data")
@@ -526,9 +541,9 @@ class ElementReader:
         n_values = (self.file.dataset(f"{path}/values").shape or (0,))[0]
         n_mask = (self.file.dataset(f"{path}/mask").shape or (0,))[0]
         if n_values != n_mask:
-            raise self._corrupt(f"{path}/mask", f"has {n_mask} entries, values has {n_values}")
+            raise self._corrupt(path, f"has {n_mask} entries, values has {n_values}", "mask")
         if self.file.dataset(f"{path}/mask").type["class"] not in ("integer", "enum", "bitfield"):
-            raise self._corrupt(f"{path}/mask", "does not hold true and false")
+            raise self._corrupt(path, "does not hold true and false", "mask")
         return values, lambda: mask().astype(np.bool_, copy=False)
 
     def nullable(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
@@ -544,7 +559,7 @@ class ElementReader:
             if array.dtype.kind == "f":
                 return pandas.arrays.FloatingArray(array, missing)
             if array.dtype.kind not in "iu":
-                raise self._corrupt(f"{path}/values", f"holds {array.dtype}, expected integers")
+                raise self._corrupt(path, f"holds {array.dtype}, expected integers", "values")
             return pandas.arrays.IntegerArray(array, missing)
 
         return finish

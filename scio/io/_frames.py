@@ -59,11 +59,10 @@ def _plan_group(reader: ElementReader, head: Frame, path: str, rows: Rows) -> De
                 columns[name] = plan_column(reader, member, rows)
 
     def finish() -> Any:
-        names = list(columns)
-        values = {name: column() for name, column in columns.items()}
-        frame = pandas.DataFrame(values, index=index(), columns=names or None)
+        values = {reader.key(name): column() for name, column in columns.items()}
+        frame = pandas.DataFrame(values, index=index(), columns=list(values) or None)
         if index_name != "_index":
-            frame.index.name = index_name
+            frame.index.name = reader.key(index_name)
         return frame
 
     return finish

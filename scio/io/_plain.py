@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scio._storage.keys import key_of_names
 from scio.io.elements import Categorical, Column, Frame
 
 
@@ -90,9 +91,10 @@ class Table:
         def read(name: str) -> Any:
             return _keep_nullable(frame, name, frame[name])[at]
 
-        name = frame.index_name
+        name, key = frame.index_name, key_of_names(frame._file)
         index = _keep_nullable(frame, name, frame.index)[at]
-        return cls(index, {n: functools.partial(read, n) for n in frame.columns}, name)
+        columns: dict[str, Any] = {key(n): functools.partial(read, n) for n in frame.columns}
+        return cls(index, columns, key(name))
 
 
 def _keep_nullable(frame: Frame, name: str, column: Any) -> Any:
@@ -180,3 +182,10 @@ class Members:
 
     encoding: Literal["anndata", "raw"]
     members: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something of a source that cannot be read, and why; it is left out."""
+
+    reason: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scio import _core
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io import _values
-from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio.io.hdf5 import HDF5File
 
 Deferred = Callable[[], Any]  # gives the value once the plan has run
 
@@ -132,9 +134,7 @@ class Plan:
         itemsize = np.dtype(dtype or dataset.dtype).itemsize
         return self._add(dataset, dtype, itemsize, None, limit)
 
-    def values(
-        self, path: str, axes: Sequence[Rows] = (), *, is_text_raw: bool = False
-    ) -> Deferred:
+    def values(self, path: str, axes: Sequence[Rows] = (), *, is_raw: bool = False) -> Deferred:
         """Read a dataset of any type, or what `axes` select of its first dimensions.
 
         Parameters
@@ -142,8 +142,8 @@ class Plan:
         path : str
         axes : sequence of Rows
             Selections of the first dimensions, whose lengths must agree.
-        is_text_raw : bool
-            Give strings as bytes.
+        is_raw : bool
+            Give the stored bytes, uint8 with a last axis of the item's size.
 
         Returns
         -------
@@ -162,7 +162,7 @@ class Plan:
         if dataset.shape is None:
             return lambda: None
         self.check_axes(path, dataset.shape, axes)
-        one = self._form(dataset, path, is_text_raw)
+        one = self._form(dataset, path, is_raw)
         if not dataset.shape:
             whole = one(None)
             return lambda: whole()[()]
@@ -178,9 +178,7 @@ class Plan:
             message = f"{self.file.name}: {path} has shape {shape}, expected {expected}"
             raise CorruptFileError(message)
 
-    def _form(
-        self, dataset: _core.Dataset, path: str, is_text_raw: bool
-    ) -> Callable[..., Deferred]:
+    def _form(self, dataset: _core.Dataset, path: str, is_raw: bool) -> Callable[..., Deferred]:
         """How boxes of this dataset are read."""
         info = dataset.type
         where = f"{self.file.name}: {path}"
@@ -188,11 +186,13 @@ class Plan:
             message = f"{where}: {info['unsupported']} is not read by scio"
             raise UnsupportedError(message)
         check_filters(dataset, where)
+        if is_raw:
+            return lambda box: self._add(dataset, "raw", info["itemsize"], box)
         if dataset.dtype is not None and (info["class"] != "enum" or info["is_bool"]):
             itemsize = np.dtype(dataset.dtype).itemsize
             return lambda box: self._add(dataset, None, itemsize, box)
         is_text = info["class"] == "string" or (info["class"] == "vlen" and info["vlen"])
-        if is_text and not is_text_raw:
+        if is_text:
             return lambda box: self._add(dataset, "text", _STR_NBYTES, box)
         _values.numpy_dtype(info)  # raises for what has no value
         factor = 5 if _values.has_objects(info) else 2
@@ -256,12 +256,14 @@ def _hull(rows: Rows) -> tuple[int, int]:
 
 
 def check_filters(dataset: _core.Dataset, where: str) -> None:
-    """Raise UnsupportedError when chunks need a filter that this build does not have."""
-    if not dataset.filters or dataset.n_units == 0:
-        return
-    built_in = _core.build_info()["filters"]
-    for number, name, flags, _ in dataset.filters:
-        if not built_in.get(name) and not flags & 1:  # an optional one may have been skipped
+    """Raise UnsupportedError when some chunk needs a filter that this build does not have."""
+    built_in = _core.build_info()["filters"] if dataset.filters else {}
+    for i, (number, name, _, _) in enumerate(dataset.filters):
+        if built_in.get(name):
+            continue
+        units = dataset.units()
+        is_needed = (units[:, 0] >= 0) & (units[:, 3] == 0) & (units[:, 2] >> i & 1 == 0)
+        if is_needed.any():
             message = (
                 f"{where} needs the HDF5 filter {number} ({name}), which this build of scio does "
                 "not have; h5repack -f NONE makes a file that it reads"

@@ -27,6 +27,7 @@ _MAX_ROW_NBYTES = 1 << 20  # a longer row is cut
 _SMALL_NBYTES = 4096  # below, the index of the chunks is larger than what compression saves
 _BLOCK_NBYTES = 32 << 20  # of an array that must be converted while it is written
 DIGEST = "scio-sha256"
+_INT32_MAX = int(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +171,7 @@ class ArrayStream:
         for block in _native_blocks(self._path, rows, self._dtype):
             self._chunked.append(block)
             if self._digest is not None:
-                self._digest.update(
-                    block.tobytes() if block.size == 0 else memoryview(block).cast("B")
-                )
+                self._digest.update(block.reshape(-1).view(np.uint8).data)
         self._n_rows += len(rows)
 
     def finish(self) -> None:
@@ -243,3 +242,172 @@ def write_numbers(
     )
     stream.append(array)
     stream.finish()
+
+
+# ---- matrices
+
+
+def tag(writer: Writer, path: str, encoding: str, version: str) -> None:
+    """Mark an object with its encoding."""
+    writer.attr(path, "encoding-type", encoding)
+    writer.attr(path, "encoding-version", version)
+
+
+def tag_array(writer: Writer, path: str) -> None:
+    """Mark a dataset as a dense array."""
+    tag(writer, path, "array", "0.2.0")
+
+
+def write_csr_group(writer: Writer, path: str, shape: tuple[int, int]) -> None:
+    """Write the group of a CSR matrix without its three arrays."""
+    begin_sparse(writer, path, is_csc=False)
+    writer.attr(path, "shape", np.array(shape, dtype=np.int64))
+
+
+def begin_sparse(writer: Writer, path: str, is_csc: bool) -> str:
+    """Make the group of a sparse matrix; return its encoding."""
+    encoding = "csc_matrix" if is_csc else "csr_matrix"
+    writer.group(path)
+    tag(writer, path, encoding, "0.1.0")
+    return encoding
+
+
+class SparseStream:
+    """A sparse matrix that is written in blocks of consecutive rows (columns for CSC).
+
+    Parameters
+    ----------
+    writer : scio._h5write.Writer
+    path : str
+    shape : tuple of int
+        (n_rows, n_cols); the axis of the blocks may be None: then it is what was appended.
+    data_dtype, index_dtype : dtype
+        Of ``data`` and ``indices``; see `index_dtype_for`.
+    options : StorageOptions
+    is_csc : bool
+        Blocks are columns, indices are rows.
+
+    Notes
+    -----
+    ``indptr`` is kept in memory (8 bytes per row) and written by `finish`: int32 when the entries
+    allow, else int64.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        path: str,
+        *,
+        shape: tuple[int | None, int | None],
+        data_dtype: Any,
+        index_dtype: Any,
+        options: StorageOptions,
+        is_csc: bool = False,
+    ) -> None:
+        self._writer, self._path, self._options = writer, path, options
+        self._shape, self._is_csc = shape, is_csc
+        self._counts: list[NDArray[np.int64]] = []
+        begin_sparse(writer, path, is_csc)
+        self._data = self._stream("data", data_dtype)
+        self._indices = self._stream("indices", index_dtype)
+
+    def _stream(self, name: str, dtype: Any) -> ArrayStream:
+        return ArrayStream(
+            self._writer,
+            f"{self._path}/{name}",
+            shape=(None,),
+            dtype=dtype,
+            options=self._options,
+            can_grow=True,
+        )
+
+    def append(self, data: NDArray[Any], indices: NDArray[Any], row_nnz: NDArray[Any]) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        data, indices : ndarray, shape (nnz of the block,)
+        row_nnz : ndarray, shape (n_rows of the block,)
+            Entries of each row.
+        """
+        counts = np.asarray(row_nnz, dtype=np.int64)
+        if not len(data) == len(indices) == int(counts.sum()):
+            message = (
+                f"{self._path}: a block has {len(data):,} values, {len(indices):,} indices and "
+                f"{int(counts.sum()):,} entries in its rows"
+            )
+            raise ValueError(message)
+        self._counts.append(counts)
+        self._data.append(data)
+        self._indices.append(indices)
+
+    def finish(self) -> None:
+        """Write indptr and shape.
+
+        Raises
+        ------
+        ValueError
+            If other than the promised rows were appended.
+        """
+        self._data.finish()
+        self._indices.finish()
+        counts = np.concatenate([np.zeros(1, np.int64), *self._counts])
+        indptr = np.cumsum(counts)
+        n_major, n_minor = self._shape[:: -1 if self._is_csc else 1]
+        if n_major is not None and n_major != len(indptr) - 1:
+            message = f"{self._path}: {len(indptr) - 1:,} rows came, {n_major:,} were promised"
+            raise ValueError(message)
+        if n_minor is None:
+            message = (
+                f"{self._path}: the shape {self._shape} lacks the axis that is not appended to"
+            )
+            raise ValueError(message)
+        write_indptr(self._writer, self._path, indptr, self._options)
+        shape = np.array([len(indptr) - 1, n_minor], dtype=np.int64)
+        self._writer.attr(self._path, "shape", shape[::-1].copy() if self._is_csc else shape)
+
+
+class DenseStream:
+    """A dense array that is written in blocks along its first axis.
+
+    Parameters
+    ----------
+    writer : scio._h5write.Writer
+    path : str
+    shape : tuple of int
+        ``shape[0]`` may be None: then it is what was appended.
+    dtype : dtype
+    options : StorageOptions
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        path: str,
+        *,
+        shape: tuple[int | None, ...],
+        dtype: Any,
+        options: StorageOptions,
+    ) -> None:
+        self._writer, self._path = writer, path
+        self._stream = ArrayStream(writer, path, shape=shape, dtype=dtype, options=options)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows, shape (n, ...)."""
+        self._stream.append(rows)
+
+    def finish(self) -> None:
+        """End the dataset; ValueError if other than the promised rows were appended."""
+        self._stream.finish()
+        tag_array(self._writer, self._path)
+
+
+def index_dtype_for(n_minor: int) -> np.dtype[Any]:
+    """Type of indices below `n_minor`: int32 where they fit, else int64, never unsigned."""
+    return np.dtype(np.int32 if n_minor <= _INT32_MAX else np.int64)
+
+
+def write_indptr(writer: Writer, path: str, indptr: NDArray[Any], options: StorageOptions) -> None:
+    """Write the extents of the rows: int32 when the number of entries allows, else int64."""
+    dtype = np.int32 if int(indptr[-1]) <= _INT32_MAX else np.int64
+    write_numbers(writer, f"{path}/indptr", indptr.astype(dtype), options, can_grow=True)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scio._names import near_names
 from scio._optional import require
-from scio.errors import CorruptFileError, IOFormatError, UnsupportedError
+from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError, UnsupportedError
 from scio.io.hdf5 import HDF5File
 
 
@@ -291,6 +292,13 @@ class Frame:
         path = self._path if self._is_compound else f"{self._path}/{self.index_name}"
         if self._file.kind(path) == "group":  # a nullable-string-array is a group
             path = f"{path}/values"
+        if path not in self._file:
+            members = self._file.keys(self._path)
+            message = (
+                f"{self._file.name}: {path} does not exist, but {self._path}@_index names it; "
+                f"{near_names(self.index_name, members)}"
+            )
+            raise CorruptFileError(message)
         shape = self._file.dataset(path).shape
         if shape is None or len(shape) != 1:
             message = f"{self._file.name}: {path} has shape {shape}, an index has one dimension"
@@ -329,9 +337,6 @@ class Frame:
             If there is no such column; near names are offered.
         """
         if name not in self.columns:
-            from scio._names import near_names
-            from scio.errors import KeyNotFoundError
-
             message = (
                 f"{self._file.name}: {self._axis} has no column {name!r}; "
                 f"{near_names(name, self.columns)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +14,14 @@ import numpy as np
 
 from scio._core import __version__
 from scio._storage.atomic import Temporary, check_space
+from scio._storage.keys import MARK, marked
+from scio.errors import ScioWarning
 from scio.io import _coding
+from scio.io._from_file import members_of_file
 from scio.io._profiles import Profile, WriteReport
+from scio.io.h5ad import AnnDataFile
+from scio.io.read import opaque_elements
 from scio.io.writer import Context, StorageOptions, published_file, write_element
-
-MARK = "scio"  # attribute of the root: how the file was written, as JSON
 
 
 def write_h5ad(
@@ -36,9 +41,11 @@ def write_h5ad(
 
     Parameters
     ----------
-    adata : anndata.AnnData
+    adata : anndata.AnnData, AnnDataFile, str or Path
         In memory, a view, or backed (also by the very file at `path`); any matrix may be a dask
-        array, which is computed and written block by block.  It is not changed.
+        array, which is computed and written block by block.  It is not changed.  Or a file that
+        `scio.open` opened, or its path: its strings stay strings, and memory is bounded (but for
+        files of anndata 0.7 and before, which are read first).
     path : str or Path
         The file.  It has its old content until the new one is complete and on the disk; whoever
         has it open keeps the old content.  A symbolic link stays, and the file it leads to is
@@ -85,7 +92,9 @@ def write_h5ad(
     Warns
     -----
     ScioWarning
-        If a key holds ``/``: it is written with ``%2F``.
+        If a key holds ``/``: it is written with ``%2F``, which `scio.read_h5ad` turns
+        back.  If the file that `adata` comes from had
+        elements that scio could not read: they are named, and left out.
 
     Notes
     -----
@@ -101,33 +110,64 @@ def write_h5ad(
     '0.8'
     """
     options = StorageOptions(compression, compression_opts, shuffle, checksums)
-    profile = Profile(compat)
-    if isinstance(adata, (str, os.PathLike)) or not hasattr(adata, "obs_names"):
-        message = f"adata is a {type(adata).__name__}, expected an anndata.AnnData"
-        raise TypeError(message)
     report = WriteReport(os.fspath(path), compat)
-    context = Context(options, profile, report, _coding.to_plain)
-    members = _coding.members_of(adata, convert_strings=convert_strings_to_categoricals)
-    with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
-        check_space(Temporary(path).target, _least_nbytes(adata, options))
-        write_element(writer, "/", members, context)
-        writer.attr("/", MARK, _mark(options, profile))
-    report.nbytes = os.stat(path).st_size
+    context = Context(options, Profile(compat), report, _coding.to_plain)
+    with _source(adata) as source:
+        if isinstance(source, AnnDataFile):
+            members, needed = members_of_file(source), 0
+        else:
+            members = _coding.members_of(source, convert_strings=convert_strings_to_categoricals)
+            needed = _least_nbytes(source, options)
+        with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
+            check_space(Temporary(path).target, needed)
+            write_element(writer, "/", members, context)
+            writer.attr("/", MARK, mark_of(context))
+            if isinstance(source, AnnDataFile):
+                source.file.core.check_unchanged()
+        report.nbytes = os.stat(path).st_size
+        _tell_of_unread(source, report)
     return report
 
 
-def _mark(options: StorageOptions, profile: Profile) -> str:
+@contextlib.contextmanager
+def _source(adata: Any) -> Iterator[Any]:
+    """The object to write; a path is opened and closed again."""
+    if isinstance(adata, (str, os.PathLike)):
+        with AnnDataFile(adata) as file, _source(file) as source:
+            yield source
+        return
+    if not isinstance(adata, AnnDataFile) and not hasattr(adata, "obs_names"):
+        message = f"adata is a {type(adata).__name__}, expected an anndata.AnnData or a file"
+        raise TypeError(message)
+    if isinstance(adata, AnnDataFile) and adata.file.scalar_attr("/", "encoding-type") is None:
+        yield adata.to_memory()  # before 0.8: parts of one element lie all over the file
+        return
+    yield adata
+
+
+def _tell_of_unread(source: Any, report: WriteReport) -> None:
+    """What a reader could not read is not in the new file: said once, by name."""
+    for opaque in opaque_elements(source):
+        report.add(opaque.path, "", loss=f"left out: {opaque.reason}")
+    # what a profile leaves out was asked for
+    lost = [row for row in report.losses if "compat is" not in row.loss]
+    if lost:
+        listed = "; ".join(f"{row.element} ({row.loss})" for row in lost)
+        warnings.warn(ScioWarning(f"{report.path}: {listed}"), stacklevel=3)
+
+
+def mark_of(context: Context) -> str:
     """How the file was written, so that it can be written so again; the same text for the same file."""
+    options = context.options
     facts = {
         "version": __version__,
-        "compat": profile.compat,
+        "compat": context.profile.compat,
         "compression": options.compression,
         "compression_opts": options.compression_opts,
         "shuffle": options.shuffle,
         "checksums": options.checksums,
-        "escaped_keys": "%2F",
     }
-    return json.dumps(facts, sort_keys=True)
+    return json.dumps(marked(facts), sort_keys=True)
 
 
 # ---- how large the file will be, at least

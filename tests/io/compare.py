@@ -253,9 +253,11 @@ class _Differ:
         elif isinstance(expected, anndata.AnnData):
             self.objects(place, got, expected)
         elif isinstance(expected, (pd.api.extensions.ExtensionArray,)):
-            if type(got) is not type(expected) or got.dtype != expected.dtype:
-                self.note(place, f"{got!r:.100} against {expected!r:.100}")
-            elif not got.equals(expected):
+            if (
+                type(got) is not type(expected)
+                or got.dtype != expected.dtype
+                or not got.equals(expected)
+            ):
                 self.note(place, f"{got!r:.100} against {expected!r:.100}")
         elif isinstance(expected, np.ndarray):
             self.numbers(place, got, expected)

@@ -23,7 +23,7 @@ from anndata.experimental import read_elem_lazy
 import scio
 from scio._storage.keys import escape_key, unescape_key
 from scio.errors import ScioWarning, TargetExistsError
-from scio.io import writer as writer_module
+from scio.io import _streams
 from scio.io.writer import DenseStream, SparseStream, StorageOptions, new_file
 from tests.io.compare import Comparison
 from tests.io.same import assert_equal
@@ -297,7 +297,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 
 
 def test_wide_indices_where_they_must_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "_INT32_MAX", 10)
+    monkeypatch.setattr(_streams, "_INT32_MAX", 10)
     scio.write_h5ad(small(20, 9), tmp_path / "x.h5ad")
     with h5py.File(tmp_path / "x.h5ad") as file:
         assert file["X/indptr"].dtype == np.int64
@@ -320,7 +320,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=text):
             scio.write_h5ad(small(), tmp_path / "x.h5ad", **options)
-    with pytest.raises(TypeError, match="adata is a DataFrame"):
+    with pytest.raises(TypeError, match="adata is a DataFrame, expected"):
         scio.write_h5ad(pd.DataFrame(), tmp_path / "x.h5ad")
     assert list(tmp_path.iterdir()) == []
 
@@ -361,6 +361,20 @@ def test_categories_come_in_natural_order(tmp_path):
 # --- views, files, dask
 
 
+@pytest.fixture
+def block_sizes(monkeypatch) -> list[int]:
+    """Bytes of each block that goes through a stream: how much is in memory at a time."""
+    sizes: list[int] = []
+    for stream in (SparseStream, DenseStream):
+
+        def append(self, first, *rest, original=stream.append):
+            sizes.append(first.nbytes)
+            original(self, first, *rest)
+
+        monkeypatch.setattr(stream, "append", append)
+    return sizes
+
+
 @pytest.mark.parametrize(
     "rows", [slice(1, 4), [4, 0, 2], np.array([True, False, True, True, False])]
 )
@@ -372,7 +386,7 @@ def test_views(tmp_path, rows):
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
-def test_backed(tmp_path, kind, monkeypatch):
+def test_backed(tmp_path, kind, monkeypatch, block_sizes):
     monkeypatch.setattr("scio.io._coding._BLOCK_ENTRIES", 100)
     monkeypatch.setattr("scio.io._coding._BLOCK_NBYTES", 3000)
     monkeypatch.setattr("scio.io._coding._MAX_BLOCK_ROWS", 7)
@@ -397,6 +411,9 @@ def test_backed(tmp_path, kind, monkeypatch):
         assert getattr(read.X, "format", "dense") == kind
         pd.testing.assert_frame_equal(read.obs, wanted.obs)
         assert_equal(read.raw.X, wanted.raw.X)
+        assert len(block_sizes) > 4 or not is_whole
+        assert max(block_sizes) <= 3000  # of 9,600
+        block_sizes.clear()
         backed.file.close()
 
 
@@ -448,6 +465,61 @@ def test_lazy_elements_of_an_open_file(tmp_path):
         adata.X = read_elem_lazy(file["X"], chunks=(13, 40))
         scio.write_h5ad(adata, tmp_path / "x.h5ad")
     assert_equal(anndata.read_h5ad(tmp_path / "x.h5ad").X, small(60, 40).X)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_files_are_copied_in_bounded_memory(tmp_path, kind, monkeypatch, block_sizes):
+    monkeypatch.setattr("scio.io._from_file._BLOCK_ENTRIES", 10)
+    monkeypatch.setattr("scio.io._from_file._BLOCK_NBYTES", 80)
+    adata = full()
+    for name in ("bytes", "wide records"):  # scio reads bytes of fixed length as text
+        del adata.uns[name]
+    adata.X = adata.X.toarray() if kind == "dense" else adata.X.asformat(kind)
+    _, src = write_both(adata, tmp_path)
+    scio.write_h5ad(src, tmp_path / "dst.h5ad", checksums=True)
+    assert_reads_equal(tmp_path / "dst.h5ad", src)
+    assert len(block_sizes) > 20
+    assert max(block_sizes) <= 80  # of 280
+    with scio.open(src) as file:
+        scio.write_h5ad(file, src, compression=None)  # over its own source
+    assert_reads_equal(src, tmp_path / "dst.h5ad")
+
+
+def test_real_files_of_every_age_become_modern_ones(tmp_path, shared_data):
+    for name in ("anndata_archive_v0.5.0.h5ad", "bpcells_mini_mat.anndata-v0.6.22.h5ad",
+                 "anndata_archive_v0.7.0.h5ad", "bpcells_written_100x200_uint32idx.h5ad",
+                 "x_none_2638x1838.h5ad"):  # fmt: skip
+        src = shared_data / "h5ad_formats" / name
+        report = scio.write_h5ad(src, tmp_path / "dst.h5ad")
+        assert report.losses == []
+        wanted = scio.read_h5ad(src)
+        read = anndata.read_h5ad(tmp_path / "dst.h5ad")
+        pd.testing.assert_frame_equal(read.obs, wanted.obs)
+        pd.testing.assert_frame_equal(read.var, wanted.var)
+        assert set(read.uns) == set(wanted.uns)
+        for mine, want in (
+            (read.X, wanted.X),
+            *((read.obsm[k], v) for k, v in wanted.obsm.items()),
+        ):
+            assert_equal(mine, want)
+
+
+def test_what_could_not_be_read_is_named(tmp_path):
+    path = tmp_path / "src.h5ad"
+    small().write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        strange = file["uns"].create_group("strange")
+        strange.attrs.update({"encoding-type": "from the future", "encoding-version": "9.0.0"})
+        file["obs/bad"] = np.arange(6)
+        file["obs/bad"].attrs["encoding-type"] = "unheard of"
+        file["obs"].attrs["column-order"] = ["bad"]
+    with pytest.warns(ScioWarning):
+        adata = scio.read_h5ad(path)
+    for source in (adata, path):
+        with pytest.warns(ScioWarning, match=r"/uns/strange \(left out"):
+            report = scio.write_h5ad(source, tmp_path / "dst.h5ad")
+        assert {row.element for row in report.losses} >= {"/uns/strange", "/obs/bad"}
+        assert list(anndata.read_h5ad(tmp_path / "dst.h5ad").uns) == []
 
 
 # --- what has no encoding
@@ -592,6 +664,28 @@ def test_keys_with_slashes_are_told_and_never_nest(tmp_path):
         assert list(file["uns"]) == ["x%2Fy"]
         assert list(file["uns/x%2Fy"]) == ["pct%mito"]
     assert anndata.read_h5ad(tmp_path / "x.h5ad").obs["a%2Fb"].tolist() == list(range(6))
+
+
+def test_keys_come_back_from_our_files_and_stay_in_others(tmp_path):
+    adata = small()
+    adata.obs["a/b"], adata.obs["c%2Fd"] = np.arange(6), np.arange(6)
+    adata.obs.index.name = "i/j"
+    adata.uns["x/y"] = {"..": 1}
+    adata.layers["l/m"] = adata.X
+    with pytest.warns(ScioWarning, match="is written as"):
+        scio.write_h5ad(adata, tmp_path / "x.h5ad")
+    with pytest.warns(ScioWarning, match="is written as"):
+        scio.write_h5ad(tmp_path / "x.h5ad", tmp_path / "copy.h5ad")
+    for name in ("x.h5ad", "copy.h5ad"):
+        read = scio.read_h5ad(tmp_path / name)
+        assert list(read.obs.columns) == ["a/b", "c%2Fd"]
+        assert read.obs.index.name == "i/j"
+        assert read.uns == {"x/y": {"..": 1}}
+        assert list(read.layers) == ["l/m"]
+    plain = small()
+    plain.uns["c%2Fd"] = 1
+    plain.write_h5ad(tmp_path / "theirs.h5ad")
+    assert list(scio.read_h5ad(tmp_path / "theirs.h5ad").uns) == ["c%2Fd"]
 
 
 # --- streams
