@@ -11,7 +11,10 @@ hdf5_version: str
 class Writer:
     """A new HDF5 file being written; its first failure comes back from every later call."""
 
-    def __new__(cls, path: str | bytes | os.PathLike[str], /) -> Writer: ...
+    def __new__(
+        cls, path: str | bytes | os.PathLike[str], /, *, user_block: str = ...
+    ) -> Writer: ...
+    # user_block: text, fewer than 512 bytes of UTF-8, that stands in front of the HDF5 file
     def group(self, path: str, /, *, wide: bool = False) -> None:
         """Make a group; wide: attributes beyond 64 KiB."""
     # a value: None, str, bytes, bool, int, float, complex, a list or tuple of str, an array or scalar of

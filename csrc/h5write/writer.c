@@ -2,6 +2,7 @@
 #include "h5write/writer_private.h"
 
 #include "base/mem.h"
+#include "base/pwrite.h"
 #include "h5write/scratch.h"
 
 #include <errno.h>
@@ -65,7 +66,7 @@ make_access_list(scio_latch *latch, hid_t *driver_out)
 }
 
 static scio_status
-create_file(scio_h5_writer *writer, scio_error *err)
+create_file(scio_h5_writer *writer, bool has_user_block, scio_error *err)
 {
     hid_t access = -1, create = -1;
     scio_status status;
@@ -73,7 +74,8 @@ create_file(scio_h5_writer *writer, scio_error *err)
     SCIO_TRY(scio_h5_check_version(err));
     access = make_access_list(&writer->latch, &writer->driver);
     create = H5Pcreate(H5P_FILE_CREATE);
-    if (access >= 0 && create >= 0 && H5Pset_obj_track_times(create, 0) >= 0)
+    if (access >= 0 && create >= 0 && H5Pset_obj_track_times(create, 0) >= 0 &&
+        (!has_user_block || H5Pset_userblock(create, SCIO_H5_USER_BLOCK_NBYTES) >= 0))
         writer->file = H5Fcreate(writer->path, H5F_ACC_TRUNC, create, access);
     status = writer->file < 0 ? scio_h5_library_error("making the file", err) : SCIO_OK;
     if (create >= 0)
@@ -83,8 +85,19 @@ create_file(scio_h5_writer *writer, scio_error *err)
     return status;
 }
 
-scio_status
-scio_h5_writer_new(const char *path, scio_h5_writer **out, scio_error *err)
+/* libhdf5 leaves the user block alone, but for its length. */
+static void
+write_mark(scio_h5_writer *writer, const char *mark)
+{
+    char block[SCIO_H5_USER_BLOCK_NBYTES] = {0};
+
+    memcpy(block, mark, strlen(mark));
+    writer->latch.saved_errno = scio_pwrite(writer->latch.fd, block, sizeof block, 0);
+}
+
+/* mark: NULL without a user block */
+static scio_status
+writer_new(const char *path, const char *mark, scio_h5_writer **out, scio_error *err)
 {
     scio_h5_writer *writer = NULL;
     scio_error own = SCIO_ERROR_INIT;
@@ -107,8 +120,10 @@ scio_h5_writer_new(const char *path, scio_h5_writer **out, scio_error *err)
         goto done;
     }
     scio_h5_turn_begin(&turn);
-    (void)create_file(writer, &own);
+    (void)create_file(writer, mark != NULL, &own);
     scio_h5_turn_end(&turn);
+    if (mark != NULL && writer->latch.saved_errno == 0)
+        write_mark(writer, mark);
     status = scio_h5_writer_settle(writer, &own, NULL, err);
     if (status != SCIO_OK)
         goto done;
@@ -117,6 +132,22 @@ scio_h5_writer_new(const char *path, scio_h5_writer **out, scio_error *err)
 done:
     scio_h5_writer_free(writer);
     return status;
+}
+
+scio_status
+scio_h5_writer_new(const char *path, scio_h5_writer **out, scio_error *err)
+{
+    return writer_new(path, NULL, out, err);
+}
+
+scio_status
+scio_h5_writer_new_marked(const char *path, const char *mark, scio_h5_writer **out, scio_error *err)
+{
+    *out = NULL;
+    if (strlen(mark) >= SCIO_H5_USER_BLOCK_NBYTES)
+        return scio_fail(err, SCIO_EINVAL, "the mark has %zu bytes, expected fewer than %d",
+                         strlen(mark), SCIO_H5_USER_BLOCK_NBYTES);
+    return writer_new(path, mark, out, err);
 }
 
 /* Ends what libhdf5 has of the file. */

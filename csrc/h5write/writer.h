@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SCIO_H5_WRITER_MAX_RANK = 8 };
+enum { SCIO_H5_WRITER_MAX_RANK = 8, SCIO_H5_USER_BLOCK_NBYTES = 512 };
 
 typedef struct scio_h5_writer scio_h5_writer;
 
@@ -62,6 +62,10 @@ typedef struct scio_h5_value {
 /* Makes the file, which must not exist; a format that libhdf5 1.8 and everything after it reads. */
 SCIO_MUST_CHECK scio_status scio_h5_writer_new(const char *path, scio_h5_writer **out,
                                                scio_error *err);
+/* The same with a user block: SCIO_H5_USER_BLOCK_NBYTES in front of all that is HDF5, which begin
+ * with `mark` (shorter than that) and are zeros behind it. */
+SCIO_MUST_CHECK scio_status scio_h5_writer_new_marked(const char *path, const char *mark,
+                                                      scio_h5_writer **out, scio_error *err);
 /* Discards the file's handle unless it was closed; the path is the caller's to remove. */
 void scio_h5_writer_free(scio_h5_writer *writer);
 

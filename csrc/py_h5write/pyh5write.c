@@ -60,11 +60,13 @@ writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     const py_state *const state = PyType_GetModuleState(type);
     PyObject *object = NULL, *bytes = NULL;
-    const py_param params[] = {{.name = "path", .kind = PY_OBJECT, .out = &object}};
+    const char *path, *mark = NULL;
+    const py_param params[] = {
+        {.name = "path", .kind = PY_OBJECT, .out = &object},
+        {.name = "user_block", .kind = PY_TEXT, .is_optional = true, .out = &mark}};
     scio_error err = SCIO_ERROR_INIT;
     scio_h5_writer *writer = NULL;
     py_writer *self;
-    const char *path;
     scio_status status;
 
     if (py_parse_tuple(state, "Writer", params, PY_N_PARAMS(params), 1, args, kwargs) < 0 ||
@@ -77,7 +79,8 @@ writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     path = PyBytes_AS_STRING(bytes);
     Py_BEGIN_ALLOW_THREADS;
-    status = scio_h5_writer_new(path, &writer, &err);
+    status = mark == NULL ? scio_h5_writer_new(path, &writer, &err)
+                          : scio_h5_writer_new_marked(path, mark, &writer, &err);
     Py_END_ALLOW_THREADS;
     Py_DECREF(bytes);
     self->writer = writer;
@@ -302,7 +305,8 @@ static PyMethodDef writer_methods[] = {
 };
 
 static PyType_Slot writer_slots[] = {
-    {Py_tp_doc, (void *)(uintptr_t) "Writer(path, /)\n--\n\nA new HDF5 file being written."},
+    {Py_tp_doc, (void *)(uintptr_t) "Writer(path, /, *, user_block=...)\n--\n\n"
+                                    "A new HDF5 file being written."},
     PY_SLOT(Py_tp_new, writer_new),
     PY_SLOT(Py_tp_dealloc, writer_dealloc),
     {Py_tp_methods, writer_methods},

@@ -47,8 +47,10 @@ __all__ = [
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str]) -> Iterator[Writer]:
+def new_file(path: str | os.PathLike[str], *, user_block: str | None = None) -> Iterator[Writer]:
     """Give a writer of a new file at `path`; it is closed and synced when the block ends well.
+
+    `user_block` is text that stands in the 512 bytes in front of what is HDF5.
 
     Raises
     ------
@@ -57,7 +59,10 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Writer]:
     """
     from scio import _h5write
 
-    writer = _h5write.Writer(path)
+    if user_block is None:
+        writer = _h5write.Writer(path)
+    else:
+        writer = _h5write.Writer(path, user_block=user_block)
     try:
         yield writer
         writer.close()
@@ -67,7 +72,11 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Writer]:
 
 @contextlib.contextmanager
 def published_file(
-    path: str | os.PathLike[str], *, overwrite: bool = True, break_hardlinks: bool = False
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = True,
+    break_hardlinks: bool = False,
+    user_block: str | None = None,
 ) -> Iterator[Writer]:
     """Give a writer of a file that appears at `path`, whole, when the block ends well.
 
@@ -80,7 +89,7 @@ def published_file(
     """
     with (
         atomic_temporary(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as temporary,
-        new_file(temporary.path) as writer,
+        new_file(temporary.path, user_block=user_block) as writer,
     ):
         temporary.lock()
         yield writer

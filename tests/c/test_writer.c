@@ -198,6 +198,33 @@ TEST(an_existing_file_is_not_touched)
     (void)unlink(path);
 }
 
+TEST(a_user_block_stands_in_front)
+{
+    char path[40], block[SCIO_H5_USER_BLOCK_NBYTES], signature[8], long_mark[600] = {0};
+    scio_error err = SCIO_ERROR_INIT;
+    scio_h5_writer *writer = NULL;
+    const scio_h5_value value = numbers(SCIO_F64, "abcdefgh", 1);
+
+    make_path(path);
+    CHECK(scio_h5_writer_new_marked(path, "MuData (1)", &writer, &err) == SCIO_OK);
+    CHECK(scio_h5_writer_dataset(writer, "/x", &value, NULL, &err) == SCIO_OK);
+    CHECK(scio_h5_writer_close(writer, &err) == SCIO_OK);
+    scio_h5_writer_free(writer);
+    const int fd = open(path, O_RDONLY);
+    CHECK(pread(fd, block, sizeof block, 0) == (ssize_t)sizeof block);
+    CHECK(memcmp(block, "MuData (1)", 10) == 0);
+    for (size_t i = 10; i < sizeof block; i++)
+        CHECK(block[i] == 0);
+    CHECK(pread(fd, signature, 8, sizeof block) == 8 &&
+          memcmp(signature, "\x89HDF\r\n\x1a\n", 8) == 0);
+    (void)close(fd);
+    (void)unlink(path);
+    memset(long_mark, 'x', SCIO_H5_USER_BLOCK_NBYTES);
+    writer = NULL;
+    CHECK(scio_h5_writer_new_marked(path, long_mark, &writer, &err) == SCIO_EINVAL);
+    CHECK(writer == NULL && access(path, F_OK) != 0);
+}
+
 TEST(the_first_failure_comes_back_from_every_later_call)
 {
     char path[40];

@@ -15,6 +15,7 @@ from anndata.tests.helpers import assert_equal
 
 import scio
 from scio.errors import CorruptFileError, IOFormatError, ScioWarning
+from scio.io._foreign import keep_columns
 
 REAL = [
     ("pbmc1k_citeseq_LT_cellranger6_892x36611.h5", None),
@@ -142,6 +143,20 @@ def test_filters_follow_the_features(tmp_path):
     assert both.var_names.tolist() == ["a", "d"]
     with pytest.raises(ValueError, match="no genome 'hg19'; there are 'x', 'y'"):
         scio.read_10x_h5(path, genome="hg19")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("is_prefix", [True, False])
+def test_columns_that_are_kept(share, is_prefix):
+    rng = np.random.default_rng(4)
+    whole = sp.random(50, 40, 0.2, "csr", np.float32, rng)
+    mask = rng.random(40) < share
+    mask = np.sort(mask)[::-1] if is_prefix else mask
+    kept = keep_columns(scio.CSR.from_scipy(whole), mask)
+    expected = whole[:, np.flatnonzero(mask)]
+    assert kept.shape == expected.shape
+    np.testing.assert_array_equal(kept.indptr, expected.indptr)
+    np.testing.assert_array_equal(kept.toarray(), expected.toarray())
 
 
 def test_from_memory_and_from_an_object(tmp_path):
