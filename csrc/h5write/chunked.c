@@ -75,7 +75,8 @@ measure(const scio_h5_chunked_spec *spec, scio_h5_chunked *c, scio_error *err)
     return scio_encode_bound(&c->filters, c->chunk_nbytes, &c->bound_nbytes, err);
 }
 
-/* No times in the file, no filling of what we write anyway; filters in h5py's order. */
+/* No times in the file; filters in h5py's order.  The fill time stays: it costs nothing, since
+ * whole chunks are written, and whoever makes the dataset longer later on finds zeros there. */
 static hid_t
 make_create_list(const scio_h5_chunked *c, const scio_h5_chunked_spec *spec)
 {
@@ -86,7 +87,6 @@ make_create_list(const scio_h5_chunked *c, const scio_h5_chunked_spec *spec)
         dims[i] = c->chunk_dims[i];
     if (list >= 0 &&
         (H5Pset_obj_track_times(list, 0) < 0 || H5Pset_chunk(list, (int)c->rank, dims) < 0 ||
-         H5Pset_fill_time(list, H5D_FILL_TIME_NEVER) < 0 ||
          (spec->shuffle && H5Pset_shuffle(list) < 0) ||
          (spec->level >= 0 && H5Pset_deflate(list, (unsigned)spec->level) < 0) ||
          (spec->fletcher32 && H5Pset_fletcher32(list) < 0))) {

@@ -158,6 +158,18 @@ def test_noise_is_stored_with_a_mask_of_zero(tmp_path):
             assert [file["m"].id.get_chunk_info(i).filter_mask for i in range(4)] == [0] * 4
 
 
+@pytest.mark.parametrize("columns", [7, 3])
+@pytest.mark.parametrize("deflate", [None, 1])
+def test_the_edge_is_padded_with_zeros(tmp_path, columns, deflate):
+    """Rows that are not there show when somebody makes the dataset longer."""
+    path = tmp_path / "x.h5"
+    array = np.ones((45, 7), "i4")
+    write(path, "/m", array, chunks=(20, columns), shape=(None, 7), deflate=deflate, cuts=(20, 41))
+    with h5py.File(path, "r+") as file:
+        file["m"].resize((80, 7))
+        assert file["m"][()].tolist() == [[1] * 7] * 45 + [[0] * 7] * 35
+
+
 def test_the_order_of_items_in_memory_does_not_matter(tmp_path):
     array = sample("i4", (60, 50))
     for i, odd in enumerate((array.T.copy().T, array[::-1][::-1], array.astype(">i4"))):
@@ -314,7 +326,7 @@ def test_wrong_arrays_are_refused_and_harm_nothing(writer):
 def test_rows_that_lack_are_an_error_at_the_end(writer):
     dataset = writer.chunked("/x", **GRID)
     dataset.append(np.zeros((3, 3), "i4"))
-    with pytest.raises(ValueError, match="x.h5: /x: 3 rows were appended to a dataset of 4"):
+    with pytest.raises(ValueError, match=r"x\.h5: /x: 3 rows were appended to a dataset of 4"):
         writer.close()
 
 
@@ -387,7 +399,7 @@ def test_a_process_may_end_with_a_writer_open(tmp_path):
     )
 
 
-class Stop(Exception):  # noqa: N818 - no error
+class Stop(Exception):
     """What a signal handler raises."""
 
 
@@ -474,6 +486,39 @@ def test_a_forked_child_writes_with_threads_of_its_own(tmp_path):
         """,
         tmp_path,
     )
+
+
+def test_forks_in_the_middle_of_an_append(tmp_path):
+    """No child inherits libhdf5's lock, or ours, from a thread that it does not have."""
+    run(
+        """
+        import os, signal, sys, threading
+        import numpy as np
+        from scio import _h5write
+        signal.alarm(60)
+        def write(path, n):
+            writer = _h5write.Writer(path)
+            dataset = writer.chunked("/x", shape=(None,), dtype="i4", chunks=(64,), deflate=None)
+            dataset.append(np.arange(n, dtype="i4"))
+            writer.close()
+        thread = threading.Thread(target=write, args=(sys.argv[1] + "/long.h5", 6_000_000))
+        thread.start()
+        n_during = 0
+        for i in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                write(f"{sys.argv[1]}/{i}.h5", 1000)
+                os._exit(0)
+            n_during += thread.is_alive()
+            assert os.waitpid(pid, 0)[1] == 0
+        thread.join()
+        assert n_during > 2, n_during
+        """,
+        tmp_path,
+    )
+    with h5py.File(tmp_path / "long.h5") as file:
+        assert_equal(file["x"][()], np.arange(6_000_000, dtype="i4"))
 
 
 def test_one_thread_at_a_time_and_h5py_beside_it(tmp_path):
