@@ -469,6 +469,55 @@ class Loader:
     def cancel(self) -> None: ...
     def close(self) -> None: ...
 
+@final
+class GeneStats:
+    """Statistics of genes and cells from one pass over rows; one thread at a time."""
+
+    def __new__(
+        cls,
+        n_genes: int,
+        n_batches: int,
+        /,
+        *,
+        scaled: bool = False,
+        target_sum: float = 0.0,
+        transform: str = "none",
+        factor: float = 1.0,
+        flags: NDArray[np.uint64] | None = None,
+        n_flags: int = 0,
+        tops: NDArray[np.int64] | None = None,
+        max_value_nbytes: int = 268435456,
+    ) -> GeneStats: ...
+    def add(
+        self,
+        data: NDArray[Any],
+        indices: NDArray[Any],
+        indptr: NDArray[np.int64],
+        /,
+        *,
+        batches: NDArray[np.int32] | None = None,
+        threads: int = -1,
+    ) -> tuple[
+        NDArray[np.float64],
+        NDArray[np.int64],
+        NDArray[np.float64] | None,
+        NDArray[np.float64] | None,
+    ]:
+        """Add the next rows; return (totals, n_detected, top_sums, flag_sums)."""
+    def facts(self) -> dict[str, Any]:
+        """Return counts of values that are no counts, and the first of each."""
+    def result(self) -> dict[str, Any]:
+        """Return the tables."""
+    def values(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]] | None:
+        """Return (indptr, values, counts) by batch and gene, None when they were given up."""
+
+def exact_moments(
+    n_rows: NDArray[np.int64], sums: NDArray[np.uint64], squares: NDArray[np.uint64], /
+) -> NDArray[np.float64]:
+    """Return (sum, mean, m2, variance) of integers from their exact sums, shape (4, B, G)."""
+
 # A batch: "form", "n_cells", "width", "index" int64 (B,), "is_padding" bool (B,) or None and
 #   tokens: expression float32 (B, L), gene_indices int64 (B, L), attention_mask int64 (B, L),
 #           n_genes int64 (B,)

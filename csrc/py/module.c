@@ -90,6 +90,7 @@ add_functions(PyObject *module)
         py_text_methods,
         py_many_methods,
         py_factor_methods,
+        py_stats_methods,
         /* clang-format on */
     };
 
@@ -111,7 +112,8 @@ module_exec(PyObject *module)
         return -1;
     if (py_file_add(module, state) < 0 || py_dataset_add(module, state) < 0 ||
         py_matrix_add(module, state) < 0 || py_loader_add(module, state) < 0 ||
-        py_compact_add(module, state) < 0 || py_sink_add(module, state) < 0)
+        py_compact_add(module, state) < 0 || py_sink_add(module, state) < 0 ||
+        py_stats_add(module, state) < 0)
         return -1;
     return add_functions(module) < 0 ? -1 : register_at_exit(module);
 }
@@ -129,6 +131,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->loader_type);
     Py_VISIT(state->compact_type);
     Py_VISIT(state->sink_type);
+    Py_VISIT(state->stats_type);
     return 0;
 }
 
@@ -145,6 +148,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->loader_type);
     Py_CLEAR(state->compact_type);
     Py_CLEAR(state->sink_type);
+    Py_CLEAR(state->stats_type);
     return 0;
 }
 

@@ -50,7 +50,8 @@ struct scio_loader;
 /* What the module owns; one per interpreter that imported it. */
 typedef struct py_state {
     PyObject *errors[SCIO_EBUG + 1]; /* exception class of each status code */
-    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type, *sink_type;
+    PyTypeObject *file_type, *dataset_type, *matrix_type, *loader_type, *compact_type, *sink_type,
+        *stats_type;
     struct py_loader *loaders; /* all that are alive, for the end of the process */
     struct py_orphan *orphans; /* C loaders whose storage hangs, see pyorphan.c */
 } py_state;
@@ -273,6 +274,7 @@ int py_dataset_add(PyObject *module, py_state *state);
 int py_matrix_add(PyObject *module, py_state *state);
 int py_loader_add(PyObject *module, py_state *state);
 int py_sink_add(PyObject *module, py_state *state);
+int py_stats_add(PyObject *module, py_state *state);
 /* Adds a type made from `spec` under `name`; the state keeps a reference. */
 int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 
@@ -282,6 +284,7 @@ extern PyMethodDef py_factor_methods[];
 extern PyMethodDef py_info_methods[];
 extern PyMethodDef py_kernel_methods[];
 extern PyMethodDef py_many_methods[];
+extern PyMethodDef py_stats_methods[];
 extern PyMethodDef py_text_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */
