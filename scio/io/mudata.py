@@ -11,6 +11,7 @@ from scio._core import __version__
 from scio._names import near_names
 from scio._optional import require
 from scio._storage.atomic import Temporary, check_space
+from scio._storage.keys import MARK
 from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError
 from scio.io import _coding
 from scio.io._assemble import plan_anndata
@@ -21,7 +22,7 @@ from scio.io._select import Notes, Wanted
 from scio.io.elements import Frame
 from scio.io.hdf5 import HDF5File
 from scio.io.read import _check_memory
-from scio.io.write import MARK, _least_nbytes, _mark
+from scio.io.write import _least_nbytes, mark_of
 from scio.io.writer import Context, StorageOptions, member_path, published_file, write_element
 
 if TYPE_CHECKING:
@@ -270,10 +271,9 @@ def write_h5mu(
     >>> report = scio.write_h5mu(mdata, "multiome.h5mu")  # doctest: +SKIP
     """
     options = StorageOptions(compression, compression_opts, shuffle, checksums)
-    profile = Profile(compat)
     _check_mudata(mdata)
     report = WriteReport(os.fspath(path), compat)
-    context = Context(options, profile, report, _coding.to_plain)
+    context = Context(options, Profile(compat), report, _coding.to_plain)
     block = f"MuData (format-version={FORMAT_VERSION};creator=scio;creator-version={__version__})"
     with published_file(
         path, overwrite=overwrite, break_hardlinks=break_hardlinks, user_block=block
@@ -282,7 +282,7 @@ def write_h5mu(
         check_space(Temporary(path).target, nbytes)
         _write_shared(writer, mdata, context, convert_strings_to_categoricals)
         _write_modalities(writer, mdata, context, convert_strings_to_categoricals)
-        _tag_root(writer, mdata, _mark(options, profile))
+        _tag_root(writer, mdata, mark_of(context))
     report.nbytes = os.stat(path).st_size
     return report
 
