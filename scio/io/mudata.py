@@ -15,6 +15,7 @@ from scio._storage.keys import MARK
 from scio.errors import CorruptFileError, IOFormatError, KeyNotFoundError
 from scio.io import _coding
 from scio.io._assemble import plan_anndata
+from scio.io._encoders import member_path
 from scio.io._encodings import ElementReader
 from scio.io._plan import Deferred, Plan, Rows
 from scio.io._profiles import Profile, WriteReport
@@ -23,7 +24,7 @@ from scio.io.elements import Frame
 from scio.io.hdf5 import HDF5File
 from scio.io.read import _check_memory
 from scio.io.write import _least_nbytes, mark_of
-from scio.io.writer import Context, StorageOptions, member_path, published_file, write_element
+from scio.io.writer import Context, StorageOptions, published_file, write_element
 
 if TYPE_CHECKING:
     from scio._h5write import Writer
