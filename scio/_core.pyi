@@ -29,8 +29,93 @@ def philox_u64(seed: int, stream: int, index: int, /) -> int:
 def permutation(seed: int, stream: int, n_items: int, /) -> NDArray[np.int64]:
     """Return a seeded permutation of range(n_items)."""
 
+def random_below(seed: int, stream: int, bound: int, n_items: int, /) -> NDArray[np.int64]:
+    """Return n_items seeded integers, uniform in [0, bound)."""
+
 def log1p(x: NDArray[np.float32], /) -> NDArray[np.float32]:
     """Return ln(1 + x), the kernel of the loader (new array)."""
+
+def loess(
+    x: NDArray[np.float64], y: NDArray[np.float64], span: float, /
+) -> tuple[NDArray[np.float64], NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Return the fit at every x, flags per point, and counts of what happened."""
+    # flags: 1 singular values dropped, 2 window enlarged, 4 degree lowered; counts: vertices, then
+    # how many of them had each flag.
+
+def elementary(function: str, x: NDArray[np.float64], /) -> NDArray[np.float64]:
+    """Return ln, ln_1p or exp of every x, the same bits on every machine."""
+
+def residual_zero_sums(
+    fractions: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    n_cells: NDArray[np.float64],
+    /,
+    *,
+    shift_total: float,
+    clip: float,
+    inverse_theta: float,
+    threads: int = -1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return shifts and the sums of residuals of zeros over distinct totals."""
+
+def residual_corrections(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    cell_totals: NDArray[np.float64],
+    batches: NDArray[np.int32] | None,
+    fractions: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    clips: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    inverse_theta: float,
+    threads: int = -1,
+) -> None:
+    """Add to sums what the stored values of a block of rows change."""
+
+def residual_rows(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    cell_totals: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+    out: NDArray[Any],
+    /,
+    *,
+    shape: tuple[int, int],
+    clip: float,
+    inverse_theta: float,
+    threads: int = -1,
+) -> None:
+    """Fill out with the dense Pearson residuals of a block of rows."""
+
+def poisson_absence(
+    fractions: NDArray[np.float64],
+    totals: NDArray[np.float64],
+    n_cells: NDArray[np.float64],
+    /,
+    *,
+    threads: int = -1,
+) -> NDArray[np.float64]:
+    """Return the mean probability of a zero of every fraction over all cells."""
+
+def clipped_sums(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    batches: NDArray[np.int32] | None,
+    means: NDArray[np.float64],
+    clips: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> None:
+    """Add to sums the squares about the mean of clipped stored values."""
 
 @final
 class File:
@@ -303,6 +388,94 @@ def csr_to_dense(
 def csr_from_dense(dense: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return data, indices, indptr of the values that are not zero."""
 
+# Functions of scio.pp.  A matrix is (data, indices, indptr) or, with None for the last two, a C-ordered
+# array of two dimensions.
+
+def row_totals(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    /,
+    *,
+    shape: tuple[int, int],
+    left_out: NDArray[np.bool_] | None = None,
+    threads: int = -1,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, Any]]:
+    """Return the sums of rows, how many values are above 0, and facts about the values."""
+
+# facts: is_canonical, has_duplicates: bool; first_infinite, first_negative, first_fraction: place in
+# data or -1; n_fractions: int; maximum: float, -inf when there is none
+
+def high_columns(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    totals: NDArray[np.float64],
+    max_fraction: float,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> NDArray[np.bool_]:
+    """Return which columns exceed max_fraction of the total of some row."""
+
+def normalize_log1p(
+    data: NDArray[Any],
+    indptr: NDArray[np.int64] | None,
+    totals: NDArray[np.float64] | None,
+    target: float,
+    log: bool,
+    /,
+    *,
+    base: float = 0.0,
+    dtype: str | None = None,
+    out: NDArray[Any] | None = None,
+    threads: int = -1,
+) -> NDArray[Any]:
+    """Return x * (target / total) of its row, then ln(1 + that); totals None: no scaling."""
+
+def scale_values(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    mean: NDArray[np.float64] | None,
+    std: NDArray[np.float64],
+    /,
+    *,
+    shape: tuple[int, int],
+    rows: NDArray[np.bool_] | None = None,
+    max_value: float = ...,
+    dtype: str | None = None,
+    out: NDArray[Any] | None = None,
+    threads: int = -1,
+) -> NDArray[Any]:
+    """Return (x - mean) / std of its column; a sparse matrix with a mean becomes dense."""
+
+def column_sums(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    what: str,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> tuple[NDArray[Any], bool]:
+    """Return "positive" counts or the "sum" of columns, and whether rows are canonical."""
+
+def csr_subset(
+    data: NDArray[Any],
+    indices: NDArray[Any] | None,
+    indptr: NDArray[np.int64] | None,
+    rows: NDArray[np.int64] | None,
+    columns: NDArray[np.int32] | None,
+    n_cols: int,
+    /,
+    *,
+    shape: tuple[int, int],
+    threads: int = -1,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return rows (None: all) with columns sent to new places (-1: left out; None: all stay)."""
 def pooling_scan(
     data: NDArray[Any],
     indices: NDArray[Any],

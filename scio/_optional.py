@@ -10,6 +10,7 @@ from scio.errors import MissingDependencyError
 _PIP_NAMES = {
     "anndata": "scio[anndata]",
     "fsspec": "scio[remote]",
+    "matplotlib": "scio[plot]",
     "platformdirs": "scio[cache]",
     "pydantic": "scio[config]",
     "rich": "scio[cli]",

@@ -31,6 +31,7 @@ enum { KERNEL_BLOCK = 1024 };
 #define LOG_F32_MINUS_ONE 0xBF800000u
 #define LOG_F32_QUIET 0x00400000u /* what tells a quiet NaN from infinity */
 
+#define F32_BITS_BELOW_2_31 0x4EFFFFFFu /* the last float32 before 2^31 */
 /* 255.0f and 65535.0f */
 #define F32_BITS_255 0x437F0000u
 #define F32_BITS_65535 0x477FFF00u

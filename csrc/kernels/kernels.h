@@ -18,6 +18,10 @@ typedef struct scio_kernels_table {
      * lanes, item i into lane i % 8, lanes added pairwise at the end, so every variant has the same
      * bits. */
     double (*sum_f32)(const float *values, size_t n_items);
+    /* True when all values are integers in [0, 2^31), -0.0 apart; the greatest and how many are
+     * above 0 then. */
+    bool (*are_counts_f32)(const float *values, size_t n_items, uint32_t *maximum_out,
+                           uint32_t *n_positive_out);
     /* out[i] = (float)((double)in[i] * factor).  in == out allowed. */
     void (*scale_f32)(const float *in, double factor, float *out, size_t n_items);
     /* out[i] = ln(1 + in[i]) within 1 ulp; -1 gives -inf, below -1 NaN; in == out allowed.
@@ -82,6 +86,13 @@ size_t scio_choose_random(int32_t *ids, float *values, size_t n_items, size_t k,
 /* Sorts entries by id (stable) and adds the values of equal ids in double; returns how many are
  * left. scratch[2 * n_items]. */
 size_t scio_sort_sum_duplicates(int32_t *ids, float *values, size_t n_items, uint64_t *scratch);
+/* The same for rows whose values are doubles already: entries by ascending column (stable), equal
+ * columns summed in stored order; returns how many are left.  keys[2 * n_items]. */
+size_t scio_sort_sum_wide(uint32_t *columns, double *values, size_t n_items, uint64_t *keys);
+/* Drops entries whose value is 0 (NaN stays), in place; returns how many are left. */
+size_t scio_drop_zeros_wide(uint32_t *columns, double *values, size_t n_items);
+/* Sum in the lanes of sum_f32, so that float32 and float64 of the same numbers agree. */
+double scio_sum_f64(const double *values, size_t n_items);
 /* Sorts keys[n_items] by their upper 32 bits, stable, and returns where they are then: keys or
  * scratch[n_items].  The lower half rides along.  O(n_items) for each 8 bits of the largest upper
  * half. */

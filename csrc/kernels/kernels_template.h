@@ -31,6 +31,42 @@ KERNEL_NAME(sum_f32)(const float *values, size_t n_items)
            ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
+/* As f32_to_u8: what is out of range becomes the limit, and so differs from itself. */
+KERNEL_TARGET static bool
+KERNEL_NAME(are_counts_f32)(const float *values, size_t n_items, uint32_t *maximum_out,
+                            uint32_t *n_positive_out)
+{
+    uint32_t n_positive = 0;
+    int32_t maximum = 0;
+
+    for (size_t start = 0; start < n_items; start += KERNEL_BLOCK) {
+        const size_t end = n_items - start < KERNEL_BLOCK ? n_items : start + KERNEL_BLOCK;
+        uint32_t n_bad = 0;
+
+        for (size_t i = start; i < end; i++) {
+            uint32_t x_bits, back_bits;
+            float limited, back;
+            int32_t y;
+
+            memcpy(&x_bits, &values[i], sizeof x_bits);
+            x_bits = x_bits < F32_BITS_BELOW_2_31 ? x_bits : F32_BITS_BELOW_2_31;
+            memcpy(&limited, &x_bits, sizeof limited);
+            y = (int32_t)limited;
+            back = (float)y;
+            memcpy(&x_bits, &values[i], sizeof x_bits);
+            memcpy(&back_bits, &back, sizeof back_bits);
+            n_bad |= x_bits ^ back_bits;
+            maximum = y > maximum ? y : maximum;
+            n_positive += (uint32_t)(x_bits != 0);
+        }
+        if (n_bad != 0)
+            return false;
+    }
+    *maximum_out = (uint32_t)maximum;
+    *n_positive_out = n_positive;
+    return true;
+}
+
 KERNEL_TARGET static void
 KERNEL_NAME(scale_f32)(const float *in, double factor, float *out, size_t n_items)
 {
@@ -249,6 +285,7 @@ KERNEL_NAME(count_above_u32)(const uint32_t *keys, size_t n_items, uint32_t thre
 
 static const scio_kernels_table KERNEL_NAME(table) = {
     .sum_f32 = KERNEL_NAME(sum_f32),
+    .are_counts_f32 = KERNEL_NAME(are_counts_f32),
     .scale_f32 = KERNEL_NAME(scale_f32),
     .log1p_f32 = KERNEL_NAME(log1p_f32),
     .u8_to_f32 = KERNEL_NAME(u8_to_f32),

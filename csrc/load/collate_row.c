@@ -138,22 +138,6 @@ load_f32(const collate_pass *pass, const scio_row *row, float *values, const flo
 
 /* --- totals --- */
 
-/* The lanes of the kernel sum_f32, so that float32 and float64 of the same numbers agree. */
-static double
-sum_f64(const double *values, size_t n_items)
-{
-    const size_t n_whole = n_items / 8 * 8;
-    double lanes[8] = {0};
-
-    for (size_t i = 0; i < n_whole; i += 8)
-        for (size_t j = 0; j < 8; j++)
-            lanes[j] += values[i + j];
-    for (size_t i = n_whole; i < n_items; i++)
-        lanes[i - n_whole] += values[i];
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
 #define SUM_EXACTLY(ctype)                                                                         \
     do {                                                                                           \
         const unsigned char *const bytes = row->values;                                            \
@@ -182,7 +166,7 @@ general_total(const scio_row *row, const double *values, size_t n_items)
     case SCIO_U64:
         SUM_EXACTLY(uint64_t);
     default:
-        return sum_f64(values, n_items);
+        return scio_sum_f64(values, n_items);
     }
 }
 
@@ -276,48 +260,6 @@ load_wide(const scio_row *row, scio_collate_scratch *scratch, scio_error *err)
     return scio_cast(row->value_dtype, row->values, SCIO_F64, scratch->wide, row->n_items, err);
 }
 
-/* Entries by ascending column, equal columns summed in stored order; returns how many there are. */
-static size_t
-sort_wide(scio_collate_scratch *scratch, size_t n_items)
-{
-    uint64_t *const keys = scratch->keys;
-    const uint64_t *sorted;
-    double *unsorted;
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++)
-        keys[i] = (uint64_t)scratch->columns[i] << 32 | (uint32_t)i;
-    sorted = scio_sort_by_upper(keys, keys + n_items, n_items);
-    unsorted =
-        (double *)(void *)(sorted == keys ? keys + n_items : keys); /* the half that is free */
-    memcpy(unsorted, scratch->wide, n_items * sizeof *unsorted);
-    for (size_t i = 0; i < n_items;) {
-        const uint32_t column = (uint32_t)(sorted[i] >> 32);
-        double sum = unsorted[(uint32_t)sorted[i++]];
-
-        for (; i < n_items && sorted[i] >> 32 == column; i++)
-            sum += unsorted[(uint32_t)sorted[i]];
-        scratch->columns[n_kept] = column;
-        scratch->wide[n_kept++] = sum;
-    }
-    return n_kept;
-}
-
-static size_t
-drop_wide_zeros(scio_collate_scratch *scratch, size_t n_items)
-{
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++) {
-        const double value = scratch->wide[i];
-
-        scratch->columns[n_kept] = scratch->columns[i];
-        scratch->wide[n_kept] = value;
-        n_kept += value != 0.0;
-    }
-    return n_kept;
-}
-
 static scio_status
 load_general(const collate_pass *pass, const scio_row *row, row_entries *out, scio_error *err)
 {
@@ -327,8 +269,8 @@ load_general(const collate_pass *pass, const scio_row *row, row_entries *out, sc
 
     SCIO_TRY(load_wide(row, scratch, err));
     if (!pass->kernels->is_increasing_u32(scratch->columns, n_items))
-        n_items = sort_wide(scratch, n_items);
-    n_items = drop_wide_zeros(scratch, n_items);
+        n_items = scio_sort_sum_wide(scratch->columns, scratch->wide, n_items, scratch->keys);
+    n_items = scio_drop_zeros_wide(scratch->columns, scratch->wide, n_items);
     if (pass->spec->is_library_size)
         factor = factor_of(pass, general_total(row, scratch->wide, n_items));
     for (size_t i = 0; i < n_items; i++)

@@ -90,7 +90,9 @@ add_functions(PyObject *module)
         py_text_methods,
         py_many_methods,
         py_factor_methods,
+        py_hvg_methods,
         py_stats_methods,
+        py_transform_methods,
         /* clang-format on */
     };
 

@@ -281,10 +281,12 @@ int py_type_add(PyObject *module, PyType_Spec *spec, PyTypeObject **out);
 extern PyMethodDef py_collate_methods[];
 extern PyMethodDef py_csr_methods[];
 extern PyMethodDef py_factor_methods[];
+extern PyMethodDef py_hvg_methods[];
 extern PyMethodDef py_info_methods[];
 extern PyMethodDef py_kernel_methods[];
 extern PyMethodDef py_many_methods[];
 extern PyMethodDef py_stats_methods[];
+extern PyMethodDef py_transform_methods[];
 extern PyMethodDef py_text_methods[];
 
 /* The C file, retained; NULL with an exception when it was closed or belongs to another process. */

@@ -52,6 +52,39 @@ permutation(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 }
 
 static PyObject *
+random_below(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    const py_state *const state = py_state_of_module(module);
+    uint64_t seed = 0, stream = 0;
+    int64_t bound = 0, n_items = 0;
+    const py_param params[] = {{.name = "seed", .kind = PY_UINT64, .out = &seed},
+                               {.name = "stream", .kind = PY_UINT64, .out = &stream},
+                               {.name = "bound", .kind = PY_INT64, .out = &bound},
+                               {.name = "n_items", .kind = PY_INT64, .out = &n_items}};
+    scio_buf *buf = NULL;
+    scio_error err = SCIO_ERROR_INIT;
+    size_t nbytes = 0;
+    int64_t *items;
+
+    if (py_parse(state, "random_below", params, 4, 4, args, n_args, NULL) < 0)
+        return NULL;
+    if (n_items < 0 || bound < 1)
+        return py_fail(state, SCIO_EINVAL,
+                       "n_items is %lld and bound %lld, expected 0 and 1 or more",
+                       (long long)n_items, (long long)bound);
+    if (!scio_mul_size((size_t)n_items, sizeof(*items), &nbytes))
+        return py_fail(state, SCIO_ENOMEM, "%lld random numbers", (long long)n_items);
+    if (scio_buf_new(nbytes, &buf, &err) != SCIO_OK)
+        return py_raise(state, &err);
+    items = scio_buf_data(buf);
+    Py_BEGIN_ALLOW_THREADS;
+    for (int64_t i = 0; i < n_items; i++)
+        items[i] = (int64_t)scio_rng_below(seed, stream, (uint64_t)i, (uint64_t)bound);
+    Py_END_ALLOW_THREADS;
+    return py_array_1d(buf, SCIO_I64, n_items);
+}
+
+static PyObject *
 log1p_array(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     const py_state *const state = py_state_of_module(module);
@@ -78,6 +111,9 @@ PyMethodDef py_kernel_methods[] = {
     {"permutation", PY_METHOD(permutation), METH_FASTCALL,
      "permutation($module, seed, stream, n_items, /)\n--\n\n"
      "Return a seeded permutation of range(n_items)."},
+    {"random_below", PY_METHOD(random_below), METH_FASTCALL,
+     "random_below($module, seed, stream, bound, n_items, /)\n--\n\n"
+     "Return n_items seeded integers, uniform in [0, bound)."},
     {"log1p", PY_METHOD(log1p_array), METH_FASTCALL,
      "log1p($module, x, /)\n--\n\n"
      "Return ln(1 + x), the kernel of the loader (new array)."},

@@ -19,10 +19,8 @@ from scio.matrix import row_index
 if TYPE_CHECKING:
     from scio.io._encodings import ElementReader
 
-_MEMBERS = frozenset(
-    {"X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp"}
-    | {"raw.X", "raw.var", "raw.varm"}
-)
+_FRAMES_AND_MAPPINGS = ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns")
+_MEMBERS = frozenset({*_FRAMES_AND_MAPPINGS, "X", "raw", "raw.X", "raw.var", "raw.varm"})
 _GRAPHS = ("distances", "connectivities")
 
 
@@ -95,6 +93,8 @@ class _Parts:
 
     def plan(self) -> None:
         reader, obs, var = self.reader, self.obs_rows, self.var_rows
+        for name in _FRAMES_AND_MAPPINGS:  # known, also where there is nothing in them
+            reader.wanted.has(self._path(name).strip("/"))
         for axis, rows in (("obs", obs), ("var", var)):
             self.planned[axis] = reader.expected(self._path(axis), "frame", (rows,))
         axes = {"layers": (obs, var), "obsm": (obs,), "varm": (var,)}

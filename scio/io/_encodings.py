@@ -127,10 +127,10 @@ class ElementReader:
         if encoding is None or encoding == "":
             planned: Deferred = getattr(self, method)(path, axes)
             return planned
-        if isinstance(encoding, str) and encoding in _ENCODINGS:
-            if _ENCODINGS[encoding][2] != method:
-                wanted = "dataframe" if method == "frame" else "dict"
-                raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
+        known = _ENCODINGS.get(encoding) if isinstance(encoding, str) else None
+        if known is not None and known[2] != method:
+            wanted = "dataframe" if method == "frame" else "dict"
+            raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
         return self.element(path, axes)
 
     def _kind(self, path: str) -> str:
@@ -322,11 +322,14 @@ class ElementReader:
         """Plan a scalar of bytes: opaque, a string of any kind, or a sequence of uint8."""
         info = self.file.dataset(path).type
         raw = self.plan.values(path, is_raw=True)
-        if info["class"] == "string":
-            return lambda: raw().tobytes().rstrip(b"\0")
-        if info["class"] == "vlen":
-            return lambda: self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
-        return lambda: raw().tobytes()
+
+        def finish() -> bytes:
+            if info["class"] == "vlen":
+                return self.file.core.vlen(info, raw().reshape(1, -1))[1].tobytes()
+            value: bytes = raw().tobytes()
+            return value.rstrip(b"\0") if info["class"] == "string" else value
+
+        return finish
 
     def null(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan None."""

@@ -134,9 +134,7 @@ class Plan:
         itemsize = np.dtype(dtype or dataset.dtype).itemsize
         return self._add(dataset, dtype, itemsize, None, limit)
 
-    def values(
-        self, path: str, axes: Sequence[Rows] = (), *, is_raw: bool = False
-    ) -> Deferred:
+    def values(self, path: str, axes: Sequence[Rows] = (), *, is_raw: bool = False) -> Deferred:
         """Read a dataset of any type, or what `axes` select of its first dimensions.
 
         Parameters
@@ -180,9 +178,7 @@ class Plan:
             message = f"{self.file.name}: {path} has shape {shape}, expected {expected}"
             raise CorruptFileError(message)
 
-    def _form(
-        self, dataset: _core.Dataset, path: str, is_raw: bool
-    ) -> Callable[..., Deferred]:
+    def _form(self, dataset: _core.Dataset, path: str, is_raw: bool) -> Callable[..., Deferred]:
         """How boxes of this dataset are read."""
         info = dataset.type
         where = f"{self.file.name}: {path}"

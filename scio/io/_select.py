@@ -58,10 +58,10 @@ class Wanted:
         return any(_fits(parts, pattern) for pattern in self._patterns)
 
     def check(self, name: str) -> None:
-        """Raise KeyNotFoundError when a pattern led to nothing."""
+        """Raise KeyNotFoundError when a name led to nothing; what has wildcards may."""
         for pattern, is_used in zip(self._patterns or (), self._is_used, strict=True):
-            if not is_used:
-                text = "/".join(pattern)
+            text = "/".join(pattern)
+            if not is_used and not set(text) & set("*?["):
                 near = near_names(text, dict.fromkeys(self._seen))
                 message = f"{name} has no element {text!r}: {near}"
                 raise KeyNotFoundError(message)

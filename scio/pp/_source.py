@@ -86,7 +86,7 @@ class Source:
     n_vars: int
     dtype: np.dtype[Any]
     name: str
-    is_file = False
+    is_file: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -349,6 +349,8 @@ class _FileSource(Source):
         itemsize = self.dtype.itemsize + 4
         most = int(matrix.indptr[start]) + WINDOW_NBYTES // itemsize
         stop = int(np.searchsorted(matrix.indptr, most, side="right")) - 1
+        if stop >= self.n_obs:
+            return self.n_obs
         return start + max(1, (stop - start) // BLOCK_ROWS) * BLOCK_ROWS
 
     def _read(self, start: int, stop: int) -> _Arrays:
@@ -383,11 +385,15 @@ class _AnnDataFileSource(_FileSource):
 
 
 class _AnnDataSource(Source):
-    """A matrix of an AnnData in memory."""
+    """A matrix of an AnnData, with its frames as they are now."""
 
     def __init__(self, adata: Any, matrix: str) -> None:
-        values, _ = _matrix_of(adata, matrix)
-        self._inner = _source_of_matrix(values, f"AnnData: {matrix}")
+        if getattr(adata, "isbacked", False) and not matrix.startswith("layers/"):
+            self._inner = _open_backed(adata, matrix)
+        else:
+            values, _ = _matrix_of(adata, matrix)
+            self._inner = _source_of_matrix(values, f"AnnData: {matrix}")
+        self.is_file = self._inner.is_file
         self._frames = {"obs": adata.obs, "var": (adata.raw if matrix == "raw/X" else adata).var}
         self.n_obs, self.n_vars = self._inner.shape
         self.dtype, self.name = self._inner.dtype, self._inner.name
@@ -452,8 +458,6 @@ def open_source(source: Any, *, layer: str | None = None, use_raw: bool = False)
     if isinstance(source, AnnDataFile):
         return _AnnDataFileSource(source, matrix)
     if is_anndata(source):
-        if getattr(source, "isbacked", False) and matrix != "raw/X" and layer is None:
-            return _open_backed(source)
         return _AnnDataSource(source, matrix)
     if matrix != "X":
         message = f"{matrix} needs an AnnData or a file, not {type(source).__name__}"
@@ -470,11 +474,13 @@ def is_anndata(thing: Any) -> bool:
     ) and not isinstance(thing, AnnDataFile)
 
 
-def _open_backed(adata: Any) -> Source:
+def _open_backed(adata: Any, matrix: str) -> Source:
+    """The matrix in the file of a backed AnnData, whose frames are in memory."""
     if adata.is_view:
         message = "a view of a backed AnnData is not read; call .to_memory() first"
         raise TypeError(message)
-    return _AnnDataFileSource(open_file(str(adata.filename)), "X")
+    file = open_file(str(adata.filename))
+    return _FileSource(file.matrix(matrix), os.path.basename(file.name))
 
 
 def _source_of_matrix(values: Any, name: str) -> Source:

@@ -16,13 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from scio import _core
 from scio.errors import ScioWarning
 from scio.pp._anndata import make_actual, put_columns
+from scio.pp._curve import fit_curve
 from scio.pp._source import Source, is_anndata, open_source
 
 RATIO_NBYTES = 12  # of one value of a kept gene: its gene and its ratio
 PASS_NBYTES = 2 << 30  # ratios that are held at a time; more take further passes over the source
-_LN2 = 0.6931471805599453
-_MAX_STEPS = 200
-_N_WEIGHTINGS = 3
 
 Floats = NDArray[np.float64]
 
@@ -281,10 +279,11 @@ def _scan(source: Source, part_of: NDArray[np.int32], n_parts: int) -> _Scan:
         )
         raise ValueError(message)
     if example is not None:
+        row, gene, value = example
         _warn(
-            f"{source.name}: counts are needed, but {n_fractions:,} of {n_values:,} values are no "
-            f"integers, the first is {example[2]:g} (cell {example[0]}, gene {example[1]}), the "
-            f"largest value is {maximum:g}; is the matrix logged or normalised already?"
+            f"pooled_size_factors expects counts, but {n_fractions / n_values:.1%} of the values of "
+            f"{source.name} are no integers (maximum {maximum:.6g}): it has {value:.6g} in cell "
+            f"{row}, gene {source.var_names[gene]!r} ({gene}); is it logged or normalised already?"
         )
     return scan
 
@@ -534,7 +533,7 @@ def clean_size_factors(size_factors: ArrayLike, detected: ArrayLike) -> Floats:
         raise ValueError(message)
     x, y = factors[is_good], genes[is_good]
     is_seen = y > 0  # others have no logarithm
-    curve = _fit_curve(x[is_seen], y[is_seen])
+    curve = fit_curve(x[is_seen], y[is_seen])
     new = np.full(np.count_nonzero(~is_good), x.min())
     if curve is not None:
         d = genes[~is_good]
@@ -544,104 +543,3 @@ def clean_size_factors(size_factors: ArrayLike, detected: ArrayLike) -> Floats:
         new = np.where(new > 0, new, x.min())
     factors[~is_good] = new
     return factors
-
-
-def _fit_curve(x: Floats, y: Floats) -> tuple[float, float] | None:
-    """(A, B) of y = A x / (B x + 1), or None."""
-    if len(x) < 3:
-        return None
-    lower = x < np.median(x)
-    squares = math.fsum(x[lower] * x[lower])
-    slope = math.fsum(x[lower] * y[lower]) / squares if squares > 0 else 0.0
-    below = np.flatnonzero(y < slope * x)
-    if not len(below):
-        return None
-    top = below[np.argmax(y[below])]
-    at = (_log(np.array(slope)), _log(np.array(slope / y[top] - 1 / x[top])))
-    point = (float(at[0]), float(at[1]))
-    log_ratio = _log(y) - _log(x)
-    weights = np.ones(len(x))
-    for i in range(_N_WEIGHTINGS + 1):
-        found = _minimise(point, x, log_ratio, weights)
-        if found is None:
-            return None
-        point = found
-        if i < _N_WEIGHTINGS:
-            residuals = np.abs(_residuals(point, x, log_ratio))
-            width = max(1e-8, 3 * float(np.median(residuals)))
-            u = np.minimum(residuals / width, 1)
-            t = 1 - u * u * u
-            weights = t * t * t
-    return _exp(point[0]), _exp(point[1])
-
-
-def _residuals(point: tuple[float, float], x: Floats, log_ratio: Floats) -> Floats:
-    residuals: Floats = log_ratio - point[0] + _log(x * _exp(point[1]) + 1)
-    return residuals
-
-
-def _minimise(
-    point: tuple[float, float], x: Floats, log_ratio: Floats, weights: Floats
-) -> tuple[float, float] | None:
-    """Gauss-Newton with step halving; None when it does not come to rest."""
-    residuals = _residuals(point, x, log_ratio)
-    loss = math.fsum(weights * residuals * residuals)
-    for _ in range(_MAX_STEPS):
-        step = _step(point, x, residuals, weights)
-        if step is None:
-            return None
-        while True:
-            after = (point[0] + step[0], point[1] + step[1])
-            is_small = max(map(abs, step)) <= 1e-12 * max(map(abs, after))
-            if max(map(abs, after)) < 500:
-                residuals = _residuals(after, x, log_ratio)
-                new_loss = math.fsum(weights * residuals * residuals)
-                if new_loss <= loss or is_small:
-                    break
-            elif is_small:
-                return None
-            step = (step[0] / 2, step[1] / 2)
-        if new_loss <= loss:
-            point, loss = after, new_loss
-        if is_small:
-            return point
-    return None
-
-
-def _step(
-    point: tuple[float, float], x: Floats, residuals: Floats, weights: Floats
-) -> tuple[float, float] | None:
-    """Solve the two normal equations."""
-    grown = x * _exp(point[1])
-    slope = -grown / (grown + 1)
-    a, b = math.fsum(weights), math.fsum(weights * slope)
-    c = math.fsum(weights * slope * slope)
-    p, q = math.fsum(weights * residuals), math.fsum(weights * slope * residuals)
-    determinant = a * c - b * b
-    if not determinant > 1e-14 * a * c:
-        return None
-    return (c * p - b * q) / determinant, (a * q - b * p) / determinant
-
-
-def _log(x: Floats) -> Floats:
-    """Natural logarithm of positive doubles by sums, products and quotients only."""
-    mantissa, exponent = np.frexp(x)
-    is_low = mantissa < 0.7071067811865476
-    mantissa = np.where(is_low, 2 * mantissa, mantissa)
-    f = (mantissa - 1) / (mantissa + 1)
-    z = f * f
-    total = np.zeros_like(z)
-    for odd in range(23, 1, -2):  # 2 atanh f; f^2 < 0.0295
-        total = (total + 2.0 / odd) * z
-    result: Floats = (exponent - is_low) * _LN2 + (2 * f + f * total)
-    return result
-
-
-def _exp(x: float) -> float:
-    """Exponential of a double below 700 in magnitude, likewise."""
-    n = round(x / _LN2)
-    r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10  # ln 2 in two parts
-    total = 1.0
-    for k in range(17, 0, -1):
-        total = 1.0 + total * r / k
-    return math.ldexp(total, n)

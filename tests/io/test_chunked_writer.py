@@ -22,7 +22,8 @@ from scio import _h5write
 from scio.errors import IOWriteError
 from scio.io.writer import new_file
 from tests.io.compare import Comparison
-from tests.io.test_writer import on_full_disk, run
+from tests.io.test_writer import run
+from tests.mounts import on_tmpfs
 
 NUMBERS = [
     "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8",
@@ -380,7 +381,7 @@ def test_a_full_disk_is_an_ordinary_error(tmp_path, deflate):
     folder.mkdir()
     for end in ("discard", "leave it to the end of the process"):
         path = folder / f"{len(end)}.h5"
-        done = run(APPEND, path, deflate, end, command=on_full_disk(folder, "2m"))
+        done = run(APPEND, path, deflate, end, command=on_tmpfs(folder, "2m"))
         assert done.stdout.split("\n") == ["28 True"] * 3 + [""]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.tests.helpers import assert_equal
 from fsspec.asyn import AsyncFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,6 +160,19 @@ def test_a_50_ms_link_has_several_requests_under_way(slow, adata):
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
     assert busy < 0.9 * serial  # time with at least one under way, against one after the other
+
+
+def test_read_h5ad_over_a_slow_link(slow, adata):
+    got = scio.read_h5ad("slow://x.h5ad")
+    assert_equal(got, adata)
+    n_whole, nbytes = len(slow), sum(n for _, _, n in slow)
+    assert nbytes < 1.2 * len(SlowFileSystem.image)
+    assert n_whole < 60
+    assert most_at_once(slow) >= 2
+    slow.clear()
+    part = scio.read_h5ad("slow://x.h5ad", elements=["obs/column 1"])
+    np.testing.assert_array_equal(part.obs["column 1"], adata.obs["column 1"])
+    assert len(slow) < 20
 
 
 def test_reading_on_takes_ever_longer_requests():
@@ -355,6 +369,7 @@ def test_over_http(server, path, adata):
         read_metadata(f)
         assert 0 < sum(entry.startswith("GET") for entry in log) < 20
         check(f, adata)
+        assert_equal(scio.read_h5ad(f), adata)
         assert f.name == f"{url}/x.h5ad"  # the query may be a secret
         again = pickle.loads(pickle.dumps(f))
         assert again.file is not f.file

@@ -361,6 +361,20 @@ def test_categories_come_in_natural_order(tmp_path):
 # --- views, files, dask
 
 
+@pytest.fixture
+def block_sizes(monkeypatch) -> list[int]:
+    """Bytes of each block that goes through a stream: how much is in memory at a time."""
+    sizes: list[int] = []
+    for stream in (SparseStream, DenseStream):
+
+        def append(self, first, *rest, original=stream.append):
+            sizes.append(first.nbytes)
+            original(self, first, *rest)
+
+        monkeypatch.setattr(stream, "append", append)
+    return sizes
+
+
 @pytest.mark.parametrize(
     "rows", [slice(1, 4), [4, 0, 2], np.array([True, False, True, True, False])]
 )
@@ -372,7 +386,7 @@ def test_views(tmp_path, rows):
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
-def test_backed(tmp_path, kind, monkeypatch):
+def test_backed(tmp_path, kind, monkeypatch, block_sizes):
     monkeypatch.setattr("scio.io._coding._BLOCK_ENTRIES", 100)
     monkeypatch.setattr("scio.io._coding._BLOCK_NBYTES", 3000)
     monkeypatch.setattr("scio.io._coding._MAX_BLOCK_ROWS", 7)
@@ -397,6 +411,9 @@ def test_backed(tmp_path, kind, monkeypatch):
         assert getattr(read.X, "format", "dense") == kind
         pd.testing.assert_frame_equal(read.obs, wanted.obs)
         assert_equal(read.raw.X, wanted.raw.X)
+        assert len(block_sizes) > 4 or not is_whole
+        assert max(block_sizes) <= 3000  # of 9,600
+        block_sizes.clear()
         backed.file.close()
 
 
@@ -451,9 +468,9 @@ def test_lazy_elements_of_an_open_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
-def test_files_are_copied_in_bounded_memory(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("scio.io._from_file._BLOCK_ENTRIES", 100)
-    monkeypatch.setattr("scio.io._from_file._BLOCK_NBYTES", 3000)
+def test_files_are_copied_in_bounded_memory(tmp_path, kind, monkeypatch, block_sizes):
+    monkeypatch.setattr("scio.io._from_file._BLOCK_ENTRIES", 10)
+    monkeypatch.setattr("scio.io._from_file._BLOCK_NBYTES", 80)
     adata = full()
     for name in ("bytes", "wide records"):  # scio reads bytes of fixed length as text
         del adata.uns[name]
@@ -461,6 +478,8 @@ def test_files_are_copied_in_bounded_memory(tmp_path, kind, monkeypatch):
     _, src = write_both(adata, tmp_path)
     scio.write_h5ad(src, tmp_path / "dst.h5ad", checksums=True)
     assert_reads_equal(tmp_path / "dst.h5ad", src)
+    assert len(block_sizes) > 20
+    assert max(block_sizes) <= 80  # of 280
     with scio.open(src) as file:
         scio.write_h5ad(file, src, compression=None)  # over its own source
     assert_reads_equal(src, tmp_path / "dst.h5ad")

@@ -170,9 +170,7 @@ def test_blocks_say_whether_rows_are_canonical():
 
 
 def test_coo_keeps_duplicates_that_overflow_their_type():
-    matrix = sp.coo_array(
-        (np.array([200, 100], dtype=np.uint8), ([1, 1], [2, 2])), shape=(2, 4)
-    )
+    matrix = sp.coo_array((np.array([200, 100], dtype=np.uint8), ([1, 1], [2, 2])), shape=(2, 4))
     block = next(open_source(matrix).blocks())
 
     assert block.data.tolist() == [200, 100]
@@ -182,9 +180,7 @@ def test_coo_keeps_duplicates_that_overflow_their_type():
 
 def test_fingerprint_ignores_explicit_zeros_and_halves():
     plain = scio.CSR(np.float32([4]), np.int32([1]), np.int64([0, 1, 1]), shape=(2, 3))
-    split = scio.CSR(
-        np.float64([3, 0, 1]), np.int64([1, 0, 1]), np.int64([0, 3, 3]), shape=(2, 3)
-    )
+    split = scio.CSR(np.float64([3, 0, 1]), np.int64([1, 0, 1]), np.int64([0, 3, 3]), shape=(2, 3))
     other = scio.CSR(np.float32([5]), np.int32([1]), np.int64([0, 1, 1]), shape=(2, 3))
 
     expected = open_source(plain).fingerprint()
