@@ -272,10 +272,9 @@ def write_h5mu(
     >>> report = scio.write_h5mu(mdata, "multiome.h5mu")  # doctest: +SKIP
     """
     options = StorageOptions(compression, compression_opts, shuffle, checksums)
-    profile = Profile(compat)
     _check_mudata(mdata)
     report = WriteReport(os.fspath(path), compat)
-    context = Context(options, profile, report, _coding.to_plain)
+    context = Context(options, Profile(compat), report, _coding.to_plain)
     block = f"MuData (format-version={FORMAT_VERSION};creator=scio;creator-version={__version__})"
     with published_file(
         path, overwrite=overwrite, break_hardlinks=break_hardlinks, user_block=block
