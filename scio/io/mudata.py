@@ -23,7 +23,7 @@ from scio.io._select import Notes, Wanted
 from scio.io.elements import Frame
 from scio.io.hdf5 import HDF5File
 from scio.io.read import _check_memory
-from scio.io.write import _least_nbytes, mark_of
+from scio.io.write import least_nbytes, mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def write_h5mu(
     with published_file(
         path, overwrite=overwrite, break_hardlinks=break_hardlinks, user_block=block
     ) as writer:
-        nbytes = sum(_least_nbytes(adata, options) for adata in mdata.mod.values())
+        nbytes = sum(least_nbytes(adata, options) for adata in mdata.mod.values())
         check_space(Temporary(path).target, nbytes)
         _write_shared(writer, mdata, context, convert_strings_to_categoricals)
         _write_modalities(writer, mdata, context, convert_strings_to_categoricals)
