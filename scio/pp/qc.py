@@ -208,8 +208,12 @@ def _sums(tables: dict[str, Any]) -> NDArray[np.float64]:
 def _put(columns: Columns, name: str, values: NDArray[Any]) -> None:
     """A column, and log1p of it behind it."""
     columns[name] = values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns[f"log1p_{name}"] = np.log1p(values.astype(np.float64))
+    numbers = values.astype(np.float64)
+    logs = np.where(numbers == -1, -np.inf, np.nan)
+    fits = np.flatnonzero(numbers > -1)
+    # the own routine: that of libm differs between versions
+    logs[fits] = _core.normalize_log1p(numbers[None, fits], None, None, 0.0, True)[0]
+    columns[f"log1p_{name}"] = logs
 
 
 def _without_logs(columns: Columns) -> Columns:
