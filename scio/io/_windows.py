@@ -159,3 +159,72 @@ def windows_of_dense(
                 box = dataset.read([start, *[0] * (len(shape) - 1)], [stop - start, *shape[1:]])
                 out[order[low:high]] = box[sorted_rows[low:high] - start]
         yield out
+
+
+def choose_columns(
+    arrays: SparseArrays, columns: NDArray[np.int64], shape: tuple[int, int]
+) -> SparseArrays:
+    """Columns of CSR arrays, in any order; repeats allowed.
+
+    Parameters
+    ----------
+    arrays : tuple of ndarray
+        data, indices, indptr of checked rows.
+    columns : ndarray of int64
+        Positions in the order wanted.
+    shape : tuple of int
+        (n_rows, n_cols) of the arrays.
+    """
+    order = np.argsort(columns, kind="stable")
+    starts = np.searchsorted(columns[order], np.arange(shape[1] + 1))
+    n_places = np.diff(starts)
+    if n_places.max(initial=0) <= 1:
+        places = np.full(shape[1], -1, dtype=np.int32)
+        places[columns] = np.arange(len(columns), dtype=np.int32)
+        return place_columns(arrays, places, len(columns), shape)
+    data, indices, indptr = arrays
+    n_of_each = n_places[indices]
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(n_of_each)])
+    within = np.arange(ends[-1]) - np.repeat(ends[:-1], n_of_each)
+    made = order[np.repeat(starts[indices], n_of_each) + within]
+    out = np.repeat(data, n_of_each), made.astype(np.int64), ends[indptr]
+    return sort_rows(out, (shape[0], len(columns)))
+
+
+def place_columns(
+    arrays: SparseArrays, places: NDArray[np.int32], n_out: int, shape: tuple[int, int]
+) -> SparseArrays:
+    """Send columns of CSR arrays to other places.
+
+    Parameters
+    ----------
+    arrays : tuple of ndarray
+        data, indices, indptr of checked rows.
+    places : ndarray of int32, shape (n_cols,)
+        Where each column goes; -1: it is left out.  No place is taken twice.
+    n_out : int
+        Columns of the result.
+    shape : tuple of int
+        (n_rows, n_cols) of the arrays.
+
+    Returns
+    -------
+    tuple of ndarray
+        With sorted rows where the order of the columns changes, else in the order of the entries.
+    """
+    data, indices, indptr = arrays
+    if indices.dtype not in (np.int32, np.int64):
+        indices = indices.astype(np.int64)
+    out = _core.csr_subset(data, indices, indptr, None, places, n_out, shape=shape)
+    kept = places[places >= 0]
+    if np.all(np.diff(kept) > 0):
+        return out
+    return sort_rows(out, (shape[0], n_out))
+
+
+def sort_rows(arrays: SparseArrays, shape: tuple[int, int]) -> SparseArrays:
+    """Sort each row by column: transposed twice, in linear time; equal columns keep their order."""
+    data, indices, indptr = arrays
+    dtype = np.int32 if max(shape) <= np.iinfo(np.int32).max else np.int64
+    by_column = _core.csr_transpose(data, indices.astype(dtype, copy=False), indptr, shape=shape)
+    return _core.csr_transpose(*by_column, shape=shape[::-1])
