@@ -83,8 +83,9 @@ class Faults:
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        assert self._process.wait(timeout=20) == 0
+        with self._process:  # closes both pipes and waits
+            self._process.stdin.close()
+        assert self._process.returncode == 0
 
 
 def _served(shim: Path, folder: Path, *arguments: str) -> Iterator[Faults]:

@@ -28,9 +28,9 @@ WRITERS = ["write_h5ad", "write_subset", "fast layout"]
 MORE_WRITERS = ["convert", "repair", "text"]
 
 
-def assert_raised_or_whole(row: dict, new: str, number: int) -> None:
+def assert_raised_or_whole(row: dict, new: str, number: int, n_others: int = 0) -> None:
     """Raised with errno and nothing changed, or all went well in spite of the fault."""
-    assert row["others"] == [], row
+    assert len(row["others"]) <= n_others, row
     if row["status"] == 0:
         assert row["sha256"] == new, row
         return
@@ -53,12 +53,24 @@ def must_fail(faults: Faults, writer: str, call: str, **how: object) -> int:
     return n_calls
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("call", ["pwrite64", "fsync", "fdatasync", "ftruncate64", "rename"])
-def test_from_the_kth_call_on_the_disk_is_broken(faults, writer, call):
-    n_calls = must_fail(faults, writer, call)
-    least = {"pwrite64": 50, "fsync": 2, "rename": 1, "ftruncate64": 1}.get(call, 0)
-    assert n_calls >= least
+@pytest.mark.parametrize(
+    ("writer", "call", "least"),
+    [
+        *((w, c, n) for w in WRITERS for c, n in (("pwrite64", 50), ("fsync", 2), ("rename", 1))),
+        ("fast layout", "ftruncate64", 1),
+    ],
+)
+def test_from_the_kth_call_on_the_disk_is_broken(faults, writer, call, least):
+    assert must_fail(faults, writer, call) >= least
+
+
+def test_no_hook_is_idle(faults, object_faults):
+    """A call that nobody makes any more would be tested by nothing."""
+    for call in ("posix_fallocate", "unlink", "openat"):
+        assert faults.count("fast layout", call)[0] > 0, call
+    for call in ("write", "mkdir"):
+        assert faults.count("text", call)[0] > 0, call
+    assert object_faults.count("AnnData", "pwrite64")[0] > 50
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -72,7 +84,9 @@ def test_other_writers(faults, writer):
     n_calls, new = faults.count(writer, "any")
     step = 1 if writer == "text" else 7
     for row in faults.sweep(writer, "any", range(1, n_calls + 1, step), errno=errno.EIO):
-        assert_raised_or_whole(row, new, errno.EIO)
+        # nothing works any more: nor can the temporary be removed, which the next writer does
+        assert_raised_or_whole(row, new, errno.EIO, n_others=1)
+    assert faults.count(writer, "any")[1] == new
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -81,9 +95,7 @@ def test_calls_that_may_fail_without_harm(faults, writer, call):
     n_calls, new = faults.count(writer, call)
     for number in (errno.EACCES, errno.EMFILE):
         for row in faults.sweep(writer, call, range(1, n_calls + 1), errno=number):
-            if call == "unlink":  # what could not be removed is there, and swept by the next
-                row = {**row, "others": []}
-            assert_raised_or_whole(row, new, number)
+            assert_raised_or_whole(row, new, number, n_others=int(call == "unlink"))
     assert faults.count(writer, call)[1] == new
 
 
@@ -103,10 +115,20 @@ def test_half_a_write_is_completed(faults, writer):
         assert (row["status"], row["sha256"]) == (0, new), row
 
 
-def test_an_interrupted_call_is_made_again(faults):
-    n_calls, new = faults.count("write_h5ad", "any")
-    for row in faults.sweep("write_h5ad", "any", range(1, n_calls + 1), errno=errno.EINTR, once=True):
-        assert (row["status"], row["sha256"], row["others"]) == (0, new, []), row
+@pytest.mark.parametrize(
+    ("writer", "calls"),
+    [
+        ("write_h5ad", ["pwrite64", "fsync", "openat"]),
+        ("fast layout", ["ftruncate64", "fsync", "openat", "posix_fallocate"]),
+        ("text", ["write", "fsync", "openat"]),
+    ],
+)
+def test_an_interrupted_call_is_made_again(faults, writer, calls):
+    for call in calls:
+        n_calls, new = faults.count(writer, call)
+        assert n_calls > 0
+        for row in faults.sweep(writer, call, range(1, n_calls + 1), errno=errno.EINTR, once=True):
+            assert (row["status"], row["sha256"], row["others"]) == (0, new, []), row
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -119,7 +141,7 @@ def test_killed_at_every_call(faults, writer):
         assert len(row["others"]) <= 1, row  # the next writer sweeps what this one left
         seen.add((row["sha256"], len(row["others"])))
     assert {(OLD, 0), (OLD, 1), (new, 0)} <= seen
-    assert faults.count(writer, "any") == (n_calls, new)  # asserts that nothing is left
+    assert faults.count(writer, "any")[1] == new  # and asserts that nothing is left
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -142,11 +164,13 @@ def test_objects_in_memory(object_faults):
     for writer in ("AnnData", "AnnData, no compression"):
         n_calls, new = object_faults.count(writer, "any")
         for row in object_faults.sweep(writer, "any", range(1, n_calls + 1, 5), errno=errno.EIO):
-            assert_raised_or_whole(row, new, errno.EIO)
+            assert_raised_or_whole(row, new, errno.EIO, n_others=1)
         n_calls, _ = object_faults.count(writer, "alloc", path="/scio/_")
         how = {"path": "/scio/_", "errno": errno.ENOMEM}
         for row in object_faults.sweep(writer, "alloc", range(1, n_calls + 1), **how):
-            assert row["status"] in {0, MEMORY_ERROR}, row
+            # inside a callback of libhdf5's it is a failure to write, with that errno
+            is_memory = row["status"] == MEMORY_ERROR or row["errno"] == errno.ENOMEM
+            assert row["status"] == 0 or is_memory, row
             assert row["sha256"] == (new if row["status"] == 0 else OLD), row
             assert row["others"] == [], row
 
