@@ -159,11 +159,24 @@ count_kinds(const double *v, size_t n_items)
     return n;
 }
 
-/* The first value of each kind, if nothing was noted in a row before. */
+static bool
+is_news(const scio_stats_example *example, const scio_stats_row *row, uint64_t n)
+{
+    return n > 0 && (example->row < 0 || row->row < example->row);
+}
+
+/* The first value of each kind; looked for in rows only that come before the one that is known. */
 static void
 note_examples(const scio_stats_row *row, const double *v, const row_counts *n,
               scio_stats_facts *facts)
 {
+    facts->n_not_finite += (int64_t)n->n_not_finite;
+    facts->n_fractional += (int64_t)n->n_fractional;
+    facts->n_negative += (int64_t)n->n_negative;
+    if (!is_news(&facts->not_finite, row, n->n_not_finite) &&
+        !is_news(&facts->fractional, row, n->n_fractional) &&
+        !is_news(&facts->negative, row, n->n_negative))
+        return;
     for (size_t i = row->n_items; i-- > 0;) { /* backwards: the first one stays */
         if (!(fabs(v[i]) <= DBL_MAX))
             note(&facts->not_finite, row, i, v[i]);
@@ -172,9 +185,6 @@ note_examples(const scio_stats_row *row, const double *v, const row_counts *n,
         if (v[i] < 0)
             note(&facts->negative, row, i, v[i]);
     }
-    facts->n_not_finite += (int64_t)n->n_not_finite;
-    facts->n_fractional += (int64_t)n->n_fractional;
-    facts->n_negative += (int64_t)n->n_negative;
 }
 
 /* Over the values that are not 0 in the lanes of kernels->sum_f32, so that it is the total that
@@ -327,6 +337,8 @@ add_values(const scio_gene_stats *stats, const scio_stats_row *row, scio_stats_s
     for (size_t i = 0; i < row->n_items; i++) {
         scio_inexact *const x = &tables[row->genes[i]];
 
+        if (i + 16 < row->n_items)
+            __builtin_prefetch(&tables[row->genes[i + 16]], 1);
         if (v[i] == 0)
             continue;
         x->maximum = x->moment.k == 0 || v[i] > x->maximum ? v[i] : x->maximum;
