@@ -17,22 +17,48 @@ from typing import TYPE_CHECKING, Any
 from scio._core import __version__, build_info, get_threads, set_threads, stats
 
 if TYPE_CHECKING:
-    from scio import data, datasets, errors, io
+    from scio import data, datasets, errors, io, plot, pp, testing
+    from scio.io.concat import concat_on_disk
+    from scio.io.diff import diff
     from scio.io.h5ad import open
+    from scio.io.loom import read_loom
+    from scio.io.mtx import read_10x_mtx
+    from scio.io.mudata import read_h5mu, write_h5mu
+    from scio.io.read import read_h5ad
+    from scio.io.repair import repair
+    from scio.io.subset import write_subset
+    from scio.io.tenx import read_10x_h5
+    from scio.io.verify import verify
+    from scio.io.write import write_h5ad
     from scio.matrix import CSR
 
 __all__ = [
     "CSR",
     "__version__",
     "build_info",
+    "concat_on_disk",
     "data",
     "datasets",
+    "diff",
     "errors",
     "get_threads",
     "io",
     "open",
+    "plot",
+    "pp",
+    "read_10x_h5",
+    "read_10x_mtx",
+    "read_h5ad",
+    "read_h5mu",
+    "read_loom",
+    "repair",
     "set_threads",
     "stats",
+    "testing",
+    "verify",
+    "write_h5ad",
+    "write_h5mu",
+    "write_subset",
 ]
 
 _MODULES = frozenset({"data", "datasets", "errors", "io", "plot", "pp", "testing"})

@@ -15,7 +15,12 @@ import typer
 
 from scio import __version__, _core
 from scio.cli import _machine, _text
-from scio.errors import ScioError
+from scio.cli._common import File, Json, check_path, print_one, reports_errors
+from scio.cli.convert import convert
+from scio.cli.diff import diff
+from scio.cli.ls import ls
+from scio.cli.repair import repair
+from scio.cli.verify import verify
 
 app = typer.Typer(
     name="scio",
@@ -37,45 +42,6 @@ class Form(StrEnum):
     tokens = "tokens"
 
 
-class Layout(StrEnum):
-    """What a file is converted to."""
-
-    fast = "fast"
-
-
-def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what goes wrong with files and settings into one line and exit code 1."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            command(*args, **options)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # no second complaint at exit
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            print("scio: stopped", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except (ScioError, OSError, ValueError, MemoryError) as error:
-            print(f"scio: {_message(error)}", file=sys.stderr)
-            raise typer.Exit(1) from None
-
-    return run
-
-
-def _message(error: BaseException) -> str:
-    """Return the message with its notes, without a repr; never an empty line."""
-    parts = [str(error) or type(error).__name__, *getattr(error, "__notes__", [])]
-    return "; ".join(parts)
-
-
-def _check_path(file: str) -> str:
-    if file == "-":
-        message = "an HDF5 file is read at random places, which a pipe cannot do; give a path"
-        raise typer.BadParameter(message, param_hint="FILE")
-    return file
-
-
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         print(f"scio {__version__}")
@@ -94,43 +60,32 @@ def _options(
     """Labelled scientific matrices, from disk to training batches."""
 
 
-_File = Annotated[str, typer.Argument(metavar="FILE", help="An .h5ad.", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="JSON in place of text.")]
-
-
 @app.command()
-@_reports_errors
+@reports_errors
 def info(
     file: Annotated[
         str | None, typer.Argument(metavar="[FILE]", help="An .h5ad.", show_default=False)
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Describe a file without reading its data; without FILE: this installation."""
     from scio.cli import info as facts
 
     if file is None:
         machine = _machine.describe()
-        _print_one(machine, facts.machine_tables(machine), as_json=as_json)
+        print_one(machine, facts.machine_tables(machine), as_json=as_json)
         return
     from scio.io import open as open_file
 
-    with open_file(_check_path(file)) as handle:
+    with open_file(check_path(file)) as handle:
         description = facts.describe(handle)
-    _print_one(description, facts.tables(description), as_json=as_json)
-
-
-def _print_one(facts: dict[str, Any], tables: list[_text.Table], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        _text.show(tables)
+    print_one(description, facts.tables(description), as_json=as_json)
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def bench(
-    file: _File,
+    file: File,
     batch_size: Annotated[int, typer.Option(min=1, help="Cells in a batch.")] = 64,
     form: Annotated[Form, typer.Option(help="What batches are.")] = Form.all,
     threads: Annotated[
@@ -158,7 +113,7 @@ def bench(
     from scio.cli import bench as work
 
     settings = work.Settings(
-        path=_check_path(file),
+        path=check_path(file),
         batch_size=batch_size,
         forms=work.FORMS if form is Form.all else (form.value,),
         threads=threads or _core.cpu_count(),
@@ -185,33 +140,5 @@ def bench(
         raise typer.Exit(1)
 
 
-@app.command()
-@_reports_errors
-def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="An .h5ad.", show_default=False)],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="New .h5ad.", show_default=False)],
-    layout: Annotated[Layout, typer.Option(help="fast: contiguous, narrow, not compressed.")],
-    matrix: Annotated[
-        str, typer.Option(help="'X', 'layers/<key>' or 'raw/X': which becomes X.")
-    ] = "X",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-) -> None:
-    """Write a file in the layout that training reads fastest; anndata reads it, too."""
-    from scio.io.fast import convert as convert_fast
-
-    assert layout is Layout.fast
-    _check_path(source)
-    if os.path.exists(target):
-        if os.path.exists(source) and os.path.samefile(source, target):
-            message = f"{target} is the file to convert; give another name"
-            raise ValueError(message)
-        if not overwrite:
-            message = f"{target} exists; --overwrite replaces it"
-            raise FileExistsError(message)
-    convert_fast(
-        Path(source),
-        Path(target),
-        matrix=matrix,
-        progress=sys.stderr.isatty(),
-        overwrite=overwrite,
-    )
+for command in (verify, diff, ls, convert, repair):
+    app.command()(command)

@@ -1,5 +1,6 @@
-"""Reading labelled matrices from files."""
+"""Reading labelled matrices from files, and writing them."""
 
+from scio.io._profiles import WriteReport
 from scio.io.elements import Categorical, Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, open
 from scio.io.hdf5 import HDF5File
@@ -18,6 +19,7 @@ __all__ = [
     "HDF5File",
     "MatrixHandle",
     "OpaqueElement",
+    "WriteReport",
     "estimate_memory",
     "opaque_elements",
     "open",

@@ -18,6 +18,7 @@ _OBJECTS = {
     "gene_stats": "scio.pp.stats",
     "highly_variable_genes": "scio.pp.hvg",
     "is_outlier": "scio.pp.qc",
+    "iterate_pearson_residuals": "scio.pp.residuals",
     "log1p": "scio.pp.normalize",
     "normalize_pearson_residuals": "scio.pp.residuals",
     "normalize_total": "scio.pp.normalize",
