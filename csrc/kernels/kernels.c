@@ -1,6 +1,8 @@
 /* One table of kernels per CPU level, from one template. */
 #include "kernels/kernels.h"
 
+#include "kernels/exp_f64.h"
+
 #include <string.h>
 
 #if defined(__clang__)

@@ -27,6 +27,9 @@ typedef struct scio_kernels_table {
     /* out[i] = ln(1 + in[i]) within 1 ulp; -1 gives -inf, below -1 NaN; in == out allowed.
      * Source: own double polynomial, see log1p_template.h. */
     void (*log1p_f32)(const float *in, float *out, size_t n_items);
+    /* out[i] = e^(in[i] * factor) - 1 within 1.5 ulp, the bits of scio_expm1_f64 (exp_f64.h); in
+     * and out apart. */
+    void (*expm1_f64)(const double *in, double factor, double *out, size_t n_items);
     /* uint8 and uint16 to float32. */
     void (*u8_to_f32)(const uint8_t *in, float *out, size_t n_items);
     void (*u16_to_f32)(const uint16_t *in, float *out, size_t n_items);

@@ -15,6 +15,8 @@
 
 #include "kernels/f16_template.h"
 
+#include "kernels/expm1_template.h"
+
 /* Eight lanes whatever the vector width; the tail goes on filling lanes in order. */
 KERNEL_TARGET static double
 KERNEL_NAME(sum_f32)(const float *values, size_t n_items)
@@ -288,6 +290,7 @@ static const scio_kernels_table KERNEL_NAME(table) = {
     .are_counts_f32 = KERNEL_NAME(are_counts_f32),
     .scale_f32 = KERNEL_NAME(scale_f32),
     .log1p_f32 = KERNEL_NAME(log1p_f32),
+    .expm1_f64 = KERNEL_NAME(expm1_f64),
     .u8_to_f32 = KERNEL_NAME(u8_to_f32),
     .u16_to_f32 = KERNEL_NAME(u16_to_f32),
     .f32_to_f16 = KERNEL_NAME(f32_to_f16),

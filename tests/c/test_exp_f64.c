@@ -2,7 +2,7 @@
 #include "test.h"
 
 #include "base/rng.h"
-#include "preprocess/exp_f64.h"
+#include "kernels/exp_f64.h"
 
 /* Distance of y from the exact value, in units of the last place of y. */
 static double
