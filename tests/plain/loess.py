@@ -42,8 +42,11 @@ def vertices(x: F64, span: float) -> F64:
     return np.array(sorted(found))
 
 
-def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[float, float]:
-    """Value and slope at a vertex of the weighted polynomial (13.5, 13.7); `x` distinct."""
+def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[float, float, float]:
+    """Value and slope at a vertex of the weighted polynomial (13.5, 13.7); `x` distinct.
+
+    The third number is the least singular value over the greatest: how much rounding can matter.
+    """
     n = int(count.sum())
     distance = np.abs(x - vertex)
     order = np.argsort(distance, kind="stable")
@@ -63,17 +66,22 @@ def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[f
     u, s, vt = np.linalg.svd(design / norms, full_matrices=False)
     inverse = np.where(s <= s[0] * 100 * np.finfo(float).eps, 0, 1 / np.where(s == 0, 1, s))
     beta = (vt.T * inverse) @ (u.T @ (root * y[inside])) / norms
-    return float(beta[0]), float(beta[1]) if n_columns > 1 else 0.0
+    return float(beta[0]), float(beta[1]) if n_columns > 1 else 0.0, float(s[-1] / s[0])
+
+
+def fits_at_vertices(x: F64, y: F64, span: float) -> tuple[F64, F64]:
+    """The vertices, and what `local_fit` returns at each."""
+    distinct, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
+    mean = np.bincount(inverse, y) / count
+    at = vertices(np.sort(x), span)
+    return at, np.array([local_fit(distinct, mean, count, v, span) for v in at])
 
 
 def loess(x: F64, y: F64, span: float = 0.3) -> F64:
     """Return the fit at every x; any order, any ties."""
     if x.size == 0:
         return np.empty(0)
-    distinct, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
-    mean = np.bincount(inverse, y) / count
-    at = vertices(np.sort(x), span)
-    fits = np.array([local_fit(distinct, mean, count, v, span) for v in at])
+    at, fits = fits_at_vertices(x, y, span)
     cell = np.clip(np.searchsorted(at, x, "right") - 1, 0, at.size - 2)
     width = at[cell + 1] - at[cell]
     h = (x - at[cell]) / width
