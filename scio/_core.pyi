@@ -128,9 +128,10 @@ class File:
         *,
         nbytes: int = -1,
         name: str = "",
+        salvage: bool = False,
     ) -> File: ...
     # str = path of a file; bytes-like = an image in memory (kept alive, not copied); a callable
-    # read(offset, nbytes) -> bytes needs nbytes= and name=.
+    # read(offset, nbytes) -> bytes needs nbytes= and name=.  salvage: what is left of a truncated file.
     @property
     def name(self) -> str: ...
     @property

@@ -339,6 +339,19 @@ list_leaf(old_group *group, uint64_t address, scio_error *err)
     return status;
 }
 
+/* A leaf, which is left out when it is not there and the file is salvaged. */
+static scio_status
+list_leaf_if_there(old_group *group, uint64_t address, scio_error *err)
+{
+    scio_error leaf_err = SCIO_ERROR_INIT;
+    const scio_status status = list_leaf(group, address, &leaf_err);
+
+    if (status == SCIO_OK || scio_h5_skips(group->file, status))
+        return SCIO_OK;
+    scio_error_move(err, &leaf_err);
+    return status;
+}
+
 /* The root has any level up to MAX_LEVEL (expected_level ANY_LEVEL), a child one less than its
  * parent. */
 static scio_status
@@ -383,7 +396,7 @@ list_tree(old_group *group, uint64_t address, unsigned expected_level, scio_erro
         }
         status = scio_address_set_add(&group->visited, child, LEAF, err);
         if (status == SCIO_OK)
-            status = list_leaf(group, child, err);
+            status = list_leaf_if_there(group, child, err);
     }
     scio_mem_free(tree.data);
     return status;
