@@ -1,5 +1,10 @@
 """Reading labelled matrices from files, and writing them."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from scio.io._profiles import WriteReport
 from scio.io.elements import Categorical, Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, open
@@ -11,6 +16,9 @@ from scio.io.read import (
     read_element,
     read_h5ad,
 )
+
+if TYPE_CHECKING:
+    from scio.io.transpose import transpose_on_disk
 
 __all__ = [
     "AnnDataFile",
@@ -25,4 +33,12 @@ __all__ = [
     "open",
     "read_element",
     "read_h5ad",
+    "transpose_on_disk",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "transpose_on_disk":  # the writer is loaded when it is needed
+        return importlib.import_module("scio.io.transpose").transpose_on_disk
+    message = f"module 'scio.io' has no attribute {name!r}"
+    raise AttributeError(message)
