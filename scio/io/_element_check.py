@@ -492,7 +492,7 @@ class ElementCheck:
         if value is None:
             if "column-order" not in (self._try(path, self.file.attr_names, path) or ()):
                 self._fail(path, "frame", "no attribute column-order", "the names of the columns")
-            return []
+            return [name for name in members if name != "__categories"]
         if not np.size(value):
             return []
         names = [str(name) for name in np.ravel(value)]

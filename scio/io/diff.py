@@ -216,6 +216,9 @@ class _Diff:
             self._sparse(path, encoding)
         elif encoding == "categorical" and {"codes", "categories"} <= members[0] & members[1]:
             self._categorical(path)
+        elif encoding.startswith("nullable") and {"values", "mask"} <= members[0] & members[1]:
+            self.element(f"{path}/mask")
+            self._dataset(f"{path}/values", [f"{path}/mask"] * 2)
         else:
             if is_sparse:
                 self._differ(path, "shape", self._shapes(path))
@@ -298,7 +301,8 @@ class _Diff:
 
     # --- datasets
 
-    def _dataset(self, path: str) -> None:
+    def _dataset(self, path: str, masks: list[str] | None = None) -> None:
+        """Compare two datasets; under masks, any value is as good as another."""
         pair = (self.files[0].dataset(path), self.files[1].dataset(path))
         types = tuple(_type_text(d.type) for d in pair)
         self._differ(path, "dtype", types)
@@ -312,6 +316,9 @@ class _Diff:
         n_bad, first = 0, None
         for start, count in boxes(pair[0]):
             a, b = (self._block(i, pair[i], start, count) for i in (0, 1))
+            if masks is not None:
+                hidden = [self.files[i].dataset(m).read(start, count) for i, m in enumerate(masks)]
+                b = np.where(hidden[0].astype(np.bool_) & hidden[1].astype(np.bool_), a, b)
             at, n = self._compare(a, b)
             if n and first is None:
                 place = tuple(int(s) + int(p) for s, p in zip(start, at, strict=True))
