@@ -39,12 +39,12 @@ def members_of_file(file: AnnDataFile) -> Members:
     if file.raw is not None:
         members["raw"] = _raw(file.raw)
     if file.has_x:
-        members["X"] = file.X
+        members["X"] = _in_memory_if_odd(file.X)
     return Members("anndata", members)
 
 
 def _raw(raw: Raw) -> Members:
-    return Members("raw", {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": raw.X})
+    return Members("raw", {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": _in_memory_if_odd(raw.X)})
 
 
 class LazyMembers(dict[str, Any]):
@@ -61,13 +61,21 @@ class LazyMembers(dict[str, Any]):
             value = self._members[name]
             if isinstance(value, Frame):  # with its index as stored, which need not be strings
                 return read_element(value._file, value._path)
-            return value
+            return _in_memory_if_odd(value) if isinstance(value, MatrixHandle) else value
         except UnsupportedError as error:
             return Unread(str(error))
 
     def items(self) -> Any:
         """Pairs of name and value."""
         return ((self._key(name), self._fetch(name)) for name in self)
+
+
+def _in_memory_if_odd(handle: MatrixHandle) -> Any:
+    """The handle itself; the matrix when its values are none that a handle gives in blocks."""
+    data = handle._member("data")
+    if data.dtype is None and data.type["class"] in {"complex", "compound"}:
+        return read_element(handle._file, handle.path)
+    return handle
 
 
 def _dense(handle: MatrixHandle) -> DenseParts:

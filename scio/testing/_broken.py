@@ -149,7 +149,9 @@ def _with(index: int, change: Callable[[Any], Any]) -> Callable[[Any, np.random.
     return edit
 
 
-def _indices(value: Callable[[int, int], int], dtype: str | None = None) -> Callable[[_Editor], str]:
+def _indices(
+    value: Callable[[int, int], int], dtype: str | None = None
+) -> Callable[[_Editor], str]:
     """One index becomes value(old, n_minor)."""
 
     def breaks(e: _Editor) -> str:
@@ -462,7 +464,6 @@ def _unknown_filter(e: _Editor) -> str:
     return path
 
 
-
 def _rules() -> Iterator[Rule]:
     corrupt, unsafe, unsupported = CorruptFileError, UnsafeFileError, UnsupportedError
     for name, says, breaks in (
@@ -523,15 +524,30 @@ def _rules() -> Iterator[Rule]:
     ):  # fmt: skip
         yield Rule(name, corrupt, says, breaks)
     yield Rule("required frame is missing", IOFormatError, "no /(obs|var)", _no_frame)
-    yield Rule("X has an unknown encoding", unsupported, "encoding 'quantum'", _encoding("quantum", lambda _: "/X"))
+    yield Rule(
+        "X has an unknown encoding",
+        unsupported,
+        "encoding 'quantum'",
+        _encoding("quantum", lambda _: "/X"),
+    )
     yield Rule("X has an unknown filter", unsupported, "id 31999 .*unknown", _unknown_filter)
     yield Rule("link leads to another file", unsafe, r"other\.h5", _external_link)
     yield Rule("array lies in another file", unsafe, "external", _external_storage)
     yield Rule("array is virtual", unsafe, "virtual", _virtual)
     yield Rule("groups are nested too deeply", unsafe, "groups deep, the limit depth", _too_deep)
     yield Rule("size of an array overflows", corrupt, "the size overflows", _huge(2**30))
-    yield Rule("array of 2**61 bytes has no storage", MemoryError, "needs about 2147483648.0 GiB", _huge(2**28))
-    yield Rule("array declares more than the file holds", corrupt, "bytes, shape and type need", _huge_contiguous)
+    yield Rule(
+        "array of 2**61 bytes has no storage",
+        MemoryError,
+        "needs about 2147483648.0 GiB",
+        _huge(2**28),
+    )
+    yield Rule(
+        "array declares more than the file holds",
+        corrupt,
+        "bytes, shape and type need",
+        _huge_contiguous,
+    )
 
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in _rules()}
@@ -645,7 +661,9 @@ def _sound(rng: np.random.Generator) -> Any:
                 "depth": rng.random(n_rows),
                 "n": rng.integers(0, 99, n_rows),
                 "maybe": pandas.arrays.IntegerArray(np.arange(n_rows), rng.random(n_rows) < 0.5),
-                "whether": pandas.arrays.BooleanArray(rng.random(n_rows) < 0.5, np.arange(n_rows) < 1),
+                "whether": pandas.arrays.BooleanArray(
+                    rng.random(n_rows) < 0.5, np.arange(n_rows) < 1
+                ),
             },
             index=[f"{prefix}{i}" for i in range(n_rows)],
         )
