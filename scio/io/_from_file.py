@@ -12,6 +12,7 @@ from scio._core import csr_validate
 from scio._storage.keys import key_of_names
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io._plain import DenseParts, Members, SparseParts, Table, Unread
+from scio.io._streams import index_dtype_for
 from scio.io.elements import Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, Raw, _Mapping
 from scio.io.read import read_element
@@ -92,6 +93,7 @@ def _sparse(handle: MatrixHandle) -> SparseParts:
     """A sparse matrix as it is stored, CSR or CSC, checked block by block."""
     is_csc = handle.format == "csc"
     n_minor = handle.shape[0 if is_csc else 1]
+    dtype = index_dtype_for(n_minor)  # the file may have wider ones
 
     def blocks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         file, path = handle._file, handle.path
@@ -111,7 +113,7 @@ def _sparse(handle: MatrixHandle) -> SparseParts:
             except CorruptFileError as error:
                 message = f"{file.name}: {path}, from row {start}: {error}"
                 raise CorruptFileError(message) from error
-            yield *block, np.diff(extents)
+            yield block[0], block[1].astype(dtype, copy=False), np.diff(extents)
             start = stop
 
     return SparseParts(is_csc, handle.shape, handle.dtype, blocks)
