@@ -88,8 +88,10 @@ class ConvertReport:
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.form}) -> {self.target}: {self.nbytes:,} bytes"]
         for c in self.changes:
-            types = c.source_type if c.source_type == c.target_type else (
-                f"{c.source_type} -> {c.target_type}" if c.target else c.source_type
+            types = (
+                c.source_type
+                if c.source_type == c.target_type
+                else (f"{c.source_type} -> {c.target_type}" if c.target else c.source_type)
             )
             loss = f"; lost: {c.loss}" if c.loss else ""
             lines.append(f"  {c.source} -> {c.target or 'nothing'} ({types}){loss}")
@@ -180,7 +182,9 @@ def convert(
     written = WriteReport(target, compat)
     context = Context(options, Profile(compat), written, _coding.to_plain)
     if target.endswith(".h5mu"):
-        change.prefix = _write_h5mu(source, target, form, modality, genome, change, context, overwrite)
+        change.prefix = _write_h5mu(
+            source, target, form, modality, genome, change, context, overwrite
+        )
     else:
         _write_h5ad(source, target, form, modality, genome, change, context, overwrite)
     change.check_all_met()
@@ -481,9 +485,7 @@ def _read(source: str, form: str, modality: str | None, genome: str | None) -> A
     with warnings.catch_warnings():
         # repeated names are kept, as the file has them
         warnings.filterwarnings("ignore", category=ScioWarning, message=".*not unique.*")
-        return tenx.read_10x_h5(
-            source, genome=genome, gex_only=False, dtype=_tenx_dtype(source)
-        )
+        return tenx.read_10x_h5(source, genome=genome, gex_only=False, dtype=_tenx_dtype(source))
 
 
 def _dtype_at(source: str, path: str) -> str:
