@@ -19,6 +19,7 @@ from scio.io._foreign import keep_columns, positions
 from scio.io._forms import form_of_file
 from scio.io._plain import DenseParts, Members, NullableStrings, SparseParts, Table
 from scio.io._profiles import Profile, WriteReport
+from scio.io._renamed import RenamedFile
 from scio.io._report import Report
 from scio.io._storage_check import FAILURES, _grid, boxes
 from scio.io.elements import Categorical, Frame, read_column
@@ -140,7 +141,7 @@ def repair(
         message = f"{dst} is the file to repair; give another name"
         raise ValueError(message)
     report = RepairReport(src, target=dst)
-    file = HDF5File(src, salvage=True)
+    file = RenamedFile(src)
     try:
         if file.core.superblock["end"] > file.core.nbytes:
             missing = file.core.superblock["end"] - file.core.nbytes
@@ -151,6 +152,8 @@ def repair(
         with published_file(dst, overwrite=overwrite) as writer:
             write_element(writer, "/", members, context)
             writer.attr("/", MARK, mark_of(context))
+        for path, names in file.renamed.items():
+            report.repair(path, f"names of members were lost, and found again: {', '.join(names)}")
         for row in context.report.losses:
             report.lose(row.element, row.loss)
     finally:
@@ -163,18 +166,23 @@ def repair(
 
 def _members(file: HDF5File, report: RepairReport, sum_duplicates: bool) -> Members:
     names = _keys(file, "/")
-    form = form_of_file(file)
+    try:
+        form = form_of_file(file)
+    except FAILURES:
+        form = "hdf5"
     if form not in ("h5ad", "hdf5") or not {"obs", "var", "X", "layers", "raw"} & set(names):
         message = f"{file.name}: nothing of an AnnData is left at its root ({', '.join(names) or 'empty'})"
         raise IOFormatError(message)
-    if any(file.kind(f"/{axis}") == "dataset" for axis in ("obs", "var")):
+    salvage = _Salvage(file, report, sum_duplicates)
+    if any(salvage.kind(f"/{axis}") == "dataset" for axis in ("obs", "var")):
         members = _coding.members_of(read_h5ad(file), convert_strings=False)
         report.repair("/", "the layout of anndata before 0.7 was turned into today's")
         return members
-    return _Salvage(file, report, sum_duplicates).members(names)
+    return salvage.members(names)
 
 
 def _keys(file: HDF5File, path: str) -> list[str]:
+    """Names of members; none of a group that cannot be listed."""
     try:
         return file.keys(path)
     except FAILURES:
@@ -188,14 +196,14 @@ class _Salvage:
         self.file = file
         self.report = report
         self.sum_duplicates = sum_duplicates
+        self._gone: set[str] = set()
         self.is_truncated = file.core.superblock["end"] > file.core.nbytes
 
     # --- the whole
 
     def members(self, names: list[str]) -> Members:
-        obs = _FrameParts(self, "/obs") if "obs" in names else None
-        var = _FrameParts(self, "/var") if "var" in names else None
-        x = self._matrix("/X") if self._kind("/X") is not None else None
+        obs, var = self._frame("/obs"), self._frame("/var")
+        x = self._matrix("/X") if self.kind("/X") is not None else None
         n_obs = self._length(obs, x, 0)
         n_vars = self._length(var, x, 1)
         keep = np.ones(n_obs, np.bool_)
@@ -224,6 +232,13 @@ class _Salvage:
             out["X"] = x.parts(keep)
         return Members("anndata", out)
 
+    def _frame(self, path: str) -> _FrameParts | None:
+        try:
+            return _FrameParts(self, path) if self.kind(path) is not None else None
+        except _BROKEN as error:
+            self.lose(path, error)
+            return None
+
     def _length(self, frame: _FrameParts | None, x: _Matrix | None, axis: int) -> int:
         if frame is not None and frame.n_rows is not None:
             return frame.n_rows
@@ -233,11 +248,13 @@ class _Salvage:
             return max(len(c) for c in frame.columns.values())
         return 0
 
-    def _kind(self, path: str) -> str | None:
+    def kind(self, path: str) -> str | None:
         try:
             return self.file.kind(path)
         except FAILURES as error:
-            self.lose(path, error)
+            if path not in self._gone:
+                self.lose(path, error)
+            self._gone.add(path)
             return None
 
     def lose(self, path: str, error: BaseException | str) -> None:
@@ -246,7 +263,7 @@ class _Salvage:
 
     def _table(self, path: str, frame: _FrameParts | None, keep: Mask) -> Table:
         if frame is None:
-            self.report.lose(path, "not there: rows are named by position")
+            self.report.lose(path, "not there: rows are named by position, without columns")
             return Table(positions(len(keep))[keep], {})
         return frame.table(keep)
 
@@ -310,7 +327,7 @@ class _Salvage:
     # --- elements
 
     def _mapping(self, path: str, masks: tuple[Mask, ...]) -> dict[str, Any]:
-        if self._kind(path) != "group":
+        if self.kind(path) != "group":
             return {}
         try:
             names = self.file.keys(path)
@@ -371,10 +388,8 @@ class _Salvage:
     def _raw(self, keep: Mask) -> Members | None:
         names = _keys(self.file, "/raw")
         if not {"X", "var"} <= set(names):
-            if self._kind("/raw") == "group":
-                self.report.lose(
-                    "/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed"
-                )
+            if self.kind("/raw") == "group":
+                self.report.lose("/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed")
             return None
         try:
             frame = _FrameParts(self, "/raw/var")
@@ -390,7 +405,7 @@ class _Salvage:
 
     def _dict(self, path: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        if self._kind(path) != "group":
+        if self.kind(path) != "group":
             return out
         for name in _keys(self.file, path):
             member = f"{path}/{name}"
@@ -553,9 +568,7 @@ class _Matrix:
             pass
         is_unsorted, has_duplicates, n_outside = self._facts
         if n_outside:
-            self.report.lose(
-                f"{self.path}/indices", f"{n_outside:,} entries out of range: left out"
-            )
+            self.report.lose(f"{self.path}/indices", f"{n_outside:,} entries out of range: left out")
         if is_unsorted:
             self.report.repair(self.path, "rows were sorted")
         if has_duplicates and self.salvage.sum_duplicates:
@@ -633,9 +646,7 @@ class _Matrix:
     def _dense(self, rows: Mask) -> Iterator[NDArray[Any]]:
         dataset = self.file.dataset(self.path)
         step = max(1, (32 << 20) // max(1, self.shape[1] * self.dtype.itemsize))
-        for run in np.split(
-            np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1
-        ):
+        for run in np.split(np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1):
             for at in range(0, len(run), step):
                 n = min(step, len(run) - at)
                 yield dataset.read([int(run[at]), 0], [n, self.shape[1]])
@@ -643,21 +654,15 @@ class _Matrix:
     def _cut(self, rows: Mask, columns: Mask) -> Any:
         """Rows and columns of a matrix that is held in memory: graphs of cells."""
         if not self.is_sparse:
-            whole = (
-                np.concatenate([*self._dense(rows)])
-                if rows.any()
-                else (np.empty((0, self.shape[1]), self.dtype))
+            whole = np.concatenate([*self._dense(rows)]) if rows.any() else (
+                np.empty((0, self.shape[1]), self.dtype)
             )
             return np.ascontiguousarray(whole[:, columns])
         major = np.flatnonzero(self._major if self.is_csc else rows)
         every = list(self._blocks(major))
         if not every:
             return CSR._wrap(
-                (
-                    np.empty(0, self.dtype),
-                    np.empty(0, np.int32),
-                    np.zeros(len(major) + 1, np.int64),
-                ),
+                (np.empty(0, self.dtype), np.empty(0, np.int32), np.zeros(len(major) + 1, np.int64)),
                 (len(major), int(columns.sum())),
             )
         arrays = tuple(np.concatenate([b[i] for b in every]) for i in range(3))
