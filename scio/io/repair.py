@@ -174,7 +174,7 @@ def _members(file: HDF5File, report: RepairReport, sum_duplicates: bool) -> Memb
         message = f"{file.name}: nothing of an AnnData is left at its root ({', '.join(names) or 'empty'})"
         raise IOFormatError(message)
     salvage = _Salvage(file, report, sum_duplicates)
-    if any(salvage.kind(f"/{axis}") == "dataset" for axis in ("obs", "var")):
+    if any(salvage.is_compound(f"/{axis}") for axis in ("obs", "var")):
         members = _coding.members_of(read_h5ad(file), convert_strings=False)
         report.repair("/", "the layout of anndata before 0.7 was turned into today's")
         return members
@@ -199,11 +199,21 @@ class _Salvage:
         self._gone: set[str] = set()
         self.is_truncated = file.core.superblock["end"] > file.core.nbytes
 
+    def is_compound(self, path: str) -> bool:
+        """Whether this is a data frame as anndata before 0.7 wrote it."""
+        if self.kind(path) != "dataset":
+            return False
+        dataset = self.file.dataset(path)
+        return dataset.type["class"] == "compound" and len(dataset.shape or ()) == 1
+
     # --- the whole
 
     def members(self, names: list[str]) -> Members:
         obs, var = self._frame("/obs"), self._frame("/var")
         x = self._matrix("/X") if self.kind("/X") is not None else None
+        if obs is None and var is None and x is None:
+            message = f"{self.file.name}: neither X nor obs nor var can be read: nothing is left"
+            raise IOFormatError(message)
         n_obs = self._length(obs, x, 0)
         n_vars = self._length(var, x, 1)
         keep = np.ones(n_obs, np.bool_)
@@ -403,10 +413,15 @@ class _Salvage:
             self.lose("/raw", error)
             return None
 
-    def _dict(self, path: str) -> dict[str, Any]:
+    def _dict(self, path: str, above: tuple[int, ...] = ()) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if self.kind(path) != "group":
             return out
+        address = self.file.core.address(path)
+        if address in above:
+            message = "contains itself: left out"
+            raise IOFormatError(message)
+        above = (*above, address)
         for name in _keys(self.file, path):
             member = f"{path}/{name}"
             try:
@@ -421,7 +436,7 @@ class _Salvage:
                 elif encoding == "dataframe":
                     out[name] = _FrameParts(self, member).table()
                 else:
-                    out[name] = self._dict(member) if is_dict else read_element(self.file, member)
+                    out[name] = self._dict(member, above) if is_dict else read_element(self.file, member)
             except _BROKEN as error:
                 self.lose(member, error)
         return out
@@ -536,12 +551,34 @@ class _Matrix:
         self.report.repair(self.path, "no attribute shape")
         if masks is not None:
             return len(masks[axis])
-        other = Frame(self.file, "/obs" if self.is_csc else "/var", "frame")
-        return len(other)
+        path = "/obs" if self.is_csc else "/var"
+        try:
+            return len(Frame(self.file, path, "frame"))
+        except _BROKEN:
+            found = f"{path} is lost, too: as many as the indices need"
+            self.report.lose(self.path, found)
+            return self._n_needed()
+
+    def _n_needed(self) -> int:
+        """One more than the largest index that can be read."""
+        dataset = self.file.dataset(f"{self.path}/indices")
+        n = 0
+        for start, count in boxes(dataset):
+            try:
+                n = max(n, int(dataset.read(start, count).max(initial=-1)) + 1)
+            except FAILURES:
+                continue
+        return n
 
     def _indptr(self, stored: NDArray[Any], n_values: int) -> tuple[NDArray[np.int64], Mask]:
         """indptr in 64 bits, and which rows it still describes."""
+        if stored.dtype.kind not in "iu":
+            self.report.repair(f"{self.path}/indptr", f"{stored.dtype} became int64")
         indptr = stored.astype(np.int64)
+        if len(indptr) and 0 <= indptr[-1] < n_values:
+            n_behind = n_values - int(indptr[-1])
+            found = f"{n_behind:,} values lie behind its end: left out"
+            self.report.lose(f"{self.path}/indptr", found)
         if len(indptr) == 0:
             return np.zeros(1, np.int64), np.zeros(0, np.bool_)
         falls = np.diff(indptr) < 0
