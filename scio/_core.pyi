@@ -477,6 +477,7 @@ def csr_subset(
     threads: int = -1,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return rows (None: all) with columns sent to new places (-1: left out; None: all stay)."""
+
 def pooling_scan(
     data: NDArray[Any],
     indices: NDArray[Any],

@@ -186,9 +186,7 @@ class _Diff:
             self._group(path, tags[0].split(" ")[0])
 
     def _attributes(self, path: str) -> None:
-        names = [
-            [n for n in f.attr_names(path) if n not in _SKIPPED] for f in self.files
-        ]
+        names = [[n for n in f.attr_names(path) if n not in _SKIPPED] for f in self.files]
         for name in sorted({*names[0], *names[1]}):
             if name not in names[0] or name not in names[1]:
                 side = "A" if name in names[0] else "B"
@@ -365,9 +363,9 @@ class _Diff:
             return out
         if a.dtype == object or b.dtype == object:
             pairs = zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)
-            return np.fromiter((not _same_values(p, q) for p, q in pairs), np.bool_, a.size).reshape(
-                a.shape
-            )
+            return np.fromiter(
+                (not _same_values(p, q) for p, q in pairs), np.bool_, a.size
+            ).reshape(a.shape)
         is_other: NDArray[np.bool_] = np.asarray(a != b)
         if not is_other.any():
             return is_other
@@ -395,8 +393,11 @@ class _Diff:
             _core.Matrix.open_sparse(f.core, path, shape=shape, is_csc=False) for f in self.files
         ]
         self._by_blocks(
-            path, shape, pair[0].indptr + pair[1].indptr,
-            lambda i, start, stop: pair[i].read(start, stop), is_csc=is_csc,
+            path,
+            shape,
+            pair[0].indptr + pair[1].indptr,
+            lambda i, start, stop: pair[i].read(start, stop),
+            is_csc=is_csc,
         )
 
     def _other_format(self, path: str) -> None:
@@ -459,8 +460,9 @@ def _canonical(
         starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
         if len(starts) < len(keys):
             wide = np.float64 if data.dtype.kind == "f" else data.dtype
-            data = np.add.reduceat(data.astype(np.int64) if data.dtype.kind in "bi" else
-                                   data.astype(wide), starts)
+            data = np.add.reduceat(
+                data.astype(np.int64) if data.dtype.kind in "bi" else data.astype(wide), starts
+            )
             keys = keys[starts]
     is_kept = data != 0
     return keys[is_kept], data[is_kept]

@@ -399,7 +399,9 @@ class _Salvage:
         names = _keys(self.file, "/raw")
         if not {"X", "var"} <= set(names):
             if self.kind("/raw") == "group":
-                self.report.lose("/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed")
+                self.report.lose(
+                    "/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed"
+                )
             return None
         try:
             frame = _FrameParts(self, "/raw/var")
@@ -436,7 +438,9 @@ class _Salvage:
                 elif encoding == "dataframe":
                     out[name] = _FrameParts(self, member).table()
                 else:
-                    out[name] = self._dict(member, above) if is_dict else read_element(self.file, member)
+                    out[name] = (
+                        self._dict(member, above) if is_dict else read_element(self.file, member)
+                    )
             except _BROKEN as error:
                 self.lose(member, error)
         return out
@@ -605,7 +609,9 @@ class _Matrix:
             pass
         is_unsorted, has_duplicates, n_outside = self._facts
         if n_outside:
-            self.report.lose(f"{self.path}/indices", f"{n_outside:,} entries out of range: left out")
+            self.report.lose(
+                f"{self.path}/indices", f"{n_outside:,} entries out of range: left out"
+            )
         if is_unsorted:
             self.report.repair(self.path, "rows were sorted")
         if has_duplicates and self.salvage.sum_duplicates:
@@ -683,7 +689,9 @@ class _Matrix:
     def _dense(self, rows: Mask) -> Iterator[NDArray[Any]]:
         dataset = self.file.dataset(self.path)
         step = max(1, (32 << 20) // max(1, self.shape[1] * self.dtype.itemsize))
-        for run in np.split(np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1):
+        for run in np.split(
+            np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1
+        ):
             for at in range(0, len(run), step):
                 n = min(step, len(run) - at)
                 yield dataset.read([int(run[at]), 0], [n, self.shape[1]])
@@ -691,15 +699,21 @@ class _Matrix:
     def _cut(self, rows: Mask, columns: Mask) -> Any:
         """Rows and columns of a matrix that is held in memory: graphs of cells."""
         if not self.is_sparse:
-            whole = np.concatenate([*self._dense(rows)]) if rows.any() else (
-                np.empty((0, self.shape[1]), self.dtype)
+            whole = (
+                np.concatenate([*self._dense(rows)])
+                if rows.any()
+                else (np.empty((0, self.shape[1]), self.dtype))
             )
             return np.ascontiguousarray(whole[:, columns])
         major = np.flatnonzero(self._major if self.is_csc else rows)
         every = list(self._blocks(major))
         if not every:
             return CSR._wrap(
-                (np.empty(0, self.dtype), np.empty(0, np.int32), np.zeros(len(major) + 1, np.int64)),
+                (
+                    np.empty(0, self.dtype),
+                    np.empty(0, np.int32),
+                    np.zeros(len(major) + 1, np.int64),
+                ),
                 (len(major), int(columns.sum())),
             )
         arrays = tuple(np.concatenate([b[i] for b in every]) for i in range(3))

@@ -44,7 +44,13 @@ def test_the_tree(file: Path) -> None:
 
 def test_what_is_opaque_is_marked(file: Path) -> None:
     opaque = {row["path"]: row["opaque"] for row in tree(HDF5File(file), "/") if row["opaque"]}
-    assert set(opaque) == {"/uns/seed", "/uns/soft", "/uns/other", "/uns/deep/again", "/uns/virtual"}
+    assert set(opaque) == {
+        "/uns/seed",
+        "/uns/soft",
+        "/uns/other",
+        "/uns/deep/again",
+        "/uns/virtual",
+    }
     assert "ragged" in opaque["/uns/seed"]
     assert "other.h5" in opaque["/uns/other"]
     assert "virtual" in opaque["/uns/virtual"]
