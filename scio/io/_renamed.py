@@ -8,14 +8,16 @@ so on, in the order of the alphabet; since the members of AnnData's groups are k
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scio import _core
 from scio.errors import IOFormatError, KeyNotFoundError
 from scio.io._encodings import _SPARSE
 from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio import _core
 
 UNNAMED = "unnamed-"
 _ROOT = ("X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._names import near_names
 from scio._optional import require
+from scio._storage.keys import MARK
 from scio.errors import ScioWarning, UnsupportedError
 from scio.io import _coding
 from scio.io._forms import elements_of, form_of
@@ -25,7 +26,6 @@ from scio.io.hdf5 import HDF5File
 from scio.io.write import mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 from scio.matrix import CSR
-from scio._storage.keys import MARK
 
 _BLOCK_NBYTES = 64 << 20
 _LAYOUTS = ("csr", "csc")
@@ -360,9 +360,9 @@ def _cast(parts: SparseParts | DenseParts, dtype: np.dtype[Any], where: str) -> 
     def cast(values: NDArray[Any], n_before: int) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
             out = values.astype(dtype)
-        same = (out == values) | ((out != out) & (values != values))
+        same = out == values
         if dtype.kind == "f":  # rounding is what a shorter float is for, overflow is not
-            same |= np.isfinite(out) & np.isfinite(values)
+            same |= (np.isfinite(out) & np.isfinite(values)) | (np.isnan(out) & np.isnan(values))
         if dtype.kind in "iu" and values.dtype.kind in "iuf" and values.size:
             facts = np.iinfo(dtype)  # comparing after a wrap could come out equal
             same &= (values >= facts.min) & (values <= facts.max)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ from scio.io._renamed import RenamedFile
 from scio.io._report import Report
 from scio.io._storage_check import FAILURES, _grid, boxes
 from scio.io.elements import Categorical, Frame, read_column
-from scio.io.hdf5 import HDF5File
 from scio.io.read import read_element, read_h5ad
 from scio.io.verify import verify
 from scio.io.write import mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 from scio.matrix import CSR
+
+if TYPE_CHECKING:
+    from scio.io.hdf5 import HDF5File
 
 _BLOCK_ENTRIES = 4 << 20
 _BROKEN = (*FAILURES, ScioError, MemoryError)
@@ -288,7 +290,7 @@ class _Salvage:
         structure = self._structure(path)
         known = isinstance(tag, str) and tag in _ENCODINGS
         fits = known and _ENCODINGS[str(tag)][0] == self.file.kind(path)
-        if structure and (not fits or _family(str(tag)) != _family(structure)):
+        if structure and (not fits or str(tag) != structure):
             if tag is not None or self.file.scalar_attr(path, "h5sparse_format") is None:
                 is_old = structure == "dataframe" and tag is None
                 said = "no encoding-type" if tag is None else f"encoding-type {tag!r:.40}"
@@ -575,7 +577,7 @@ class _Matrix:
         return n
 
     def _indptr(self, stored: NDArray[Any], n_values: int) -> tuple[NDArray[np.int64], Mask]:
-        """indptr in 64 bits, and which rows it still describes."""
+        """Indptr in 64 bits, and which rows it still describes."""
         if stored.dtype.kind not in "iu":
             self.report.repair(f"{self.path}/indptr", f"{stored.dtype} became int64")
         indptr = stored.astype(np.int64)
@@ -716,14 +718,14 @@ class _Matrix:
                 ),
                 (len(major), int(columns.sum())),
             )
-        arrays = tuple(np.concatenate([b[i] for b in every]) for i in range(3))
-        indptr = np.concatenate([[0], np.cumsum(arrays[2])]).astype(np.int64)
+        data, indices, counts = (np.concatenate([b[i] for b in every]) for i in range(3))
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if self.is_csc:
             shape = (len(major), self.shape[0])
-            whole = _core.csr_transpose(arrays[0], arrays[1], indptr, shape=shape)
-            matrix = CSR._wrap(whole, self.shape)
+            turned = _core.csr_transpose(data, indices, indptr, shape=shape)
+            matrix = CSR._wrap(turned, self.shape)
             return keep_columns(matrix[np.flatnonzero(rows)], columns)
-        matrix = CSR._wrap((arrays[0], arrays[1], indptr), (len(major), self.shape[1]))
+        matrix = CSR._wrap((data, indices, indptr), (len(major), self.shape[1]))
         return keep_columns(matrix, columns)
 
 
@@ -903,11 +905,6 @@ def _fitted(mask: Mask, n: int) -> Mask:
     out = np.zeros(n, np.bool_)
     out[: min(n, len(mask))] = mask[:n]
     return out
-
-
-def _family(encoding: str) -> str:
-    """CSR and CSC differ by what indptr counts, and are told apart by it."""
-    return encoding
 
 
 def _ranges(mask: Mask) -> str:

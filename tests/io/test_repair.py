@@ -14,8 +14,18 @@ import scipy.sparse as sp
 
 import scio
 from scio.errors import IOFormatError, TargetExistsError
-from tests.io.broken import N_OBS, N_VARS, RULES, at, attribute, no_attribute, removed, replaced
-from tests.io.broken import write_broken, write_sound
+from tests.io.broken import (
+    N_OBS,
+    N_VARS,
+    RULES,
+    at,
+    attribute,
+    no_attribute,
+    removed,
+    replaced,
+    write_broken,
+    write_sound,
+)
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +319,21 @@ def test_the_report_is_json(repaired: Any) -> None:
 def at_code(file: h5py.File) -> None:
     replaced("obs/kind/codes", at(7, 3))(file)
     removed("uns/seed")(file)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bits_that_flip_never_crash_it(sound: Path, tmp_path: Path, seed: int) -> None:
+    """Verify always reports, repair writes a sound file or refuses; nothing else is raised."""
+    whole, rng = sound.read_bytes(), np.random.default_rng(seed)
+    source, target = tmp_path / "flipped.h5ad", tmp_path / "out.h5ad"
+    for _ in range(15):
+        content = bytearray(whole)
+        for i in rng.integers(0, len(content), 4):
+            content[i] ^= 1 << int(rng.integers(8))
+        source.write_bytes(content)
+        assert scio.verify(source).exit_code in (0, 1, 2)
+        try:
+            scio.repair(source, target, overwrite=True)
+        except IOFormatError:
+            continue
+        assert scio.verify(target).is_sound
