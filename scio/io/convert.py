@@ -363,9 +363,12 @@ def _cast(parts: SparseParts | DenseParts, dtype: np.dtype[Any], where: str) -> 
         same = out == values
         if dtype.kind == "f":  # rounding is what a shorter float is for, overflow is not
             same |= (np.isfinite(out) & np.isfinite(values)) | (np.isnan(out) & np.isnan(values))
-        if dtype.kind in "iu" and values.dtype.kind in "iuf" and values.size:
-            facts = np.iinfo(dtype)  # comparing after a wrap could come out equal
-            same &= (values >= facts.min) & (values <= facts.max)
+        if dtype.kind in "iu":  # what wraps may compare equal: 2.0**63 becomes 2**63 - 1
+            facts = np.iinfo(dtype)
+            top: Any = (
+                2.0 ** (facts.max.bit_length()) if values.dtype.kind == "f" else facts.max + 1
+            )
+            same &= (values >= facts.min) & (values < top)
         if not same.all():
             at = int(np.argmin(same))
             message = (

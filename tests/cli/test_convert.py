@@ -160,6 +160,28 @@ def test_the_narrowest_type(tmp_path: Path, values: list[float], expected: str) 
     assert np.array_equal(found, adata.X, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("value", "source", "target"),
+    [
+        (2.0**63, "f8", "int64"),
+        (2.0**64, "f8", "uint64"),
+        (-1, "i8", "uint64"),
+        (2**63, "u8", "int64"),
+        (np.nan, "f8", "int32"),
+        (1e300, "f8", "float32"),
+        (0.5, "f4", "uint8"),
+    ],
+)
+def test_values_that_wrap_do_not_pass(
+    tmp_path: Path, value: float, source: str, target: str
+) -> None:
+    path, out = tmp_path / "in.h5ad", tmp_path / "out.h5ad"
+    anndata.AnnData(np.array([[1, value]], dtype=source)).write_h5ad(path)
+    with pytest.raises(ValueError, match=r"X has the value .* \(entry 1\)"):
+        convert(path, out, dtype=target)
+    assert not out.exists()
+
+
 def test_10x_and_its_folder_give_the_same(shared_data: Path, tmp_path: Path) -> None:
     base = shared_data / "tenx" / "scanpy_tests" / "10x_data" / "3.0.0"
     report = convert(base / "filtered_feature_bc_matrix.h5", tmp_path / "h5.h5ad")

@@ -275,6 +275,33 @@ def test_chunks_of_a_truncated_matrix(tmp_path: Path) -> None:
     assert report.n_rows_lost == 600 - len(kept)
 
 
+def test_chunks_whose_index_is_cut_off_are_not_zeros(tmp_path: Path) -> None:
+    """Of 200 chunks, whose index has several nodes all over the file, those of a lost node are lost."""
+    path, target = tmp_path / "x.h5ad", tmp_path / "out.h5ad"
+    adata = anndata.AnnData(np.arange(1, 8001, dtype=np.float64).reshape(400, 20))
+    adata.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        x = file.create_dataset("X", (400, 20), "f8", chunks=(2, 20))
+        for start in range(0, 400, 2):
+            x[start : start + 2] = adata.X[start : start + 2]
+            file.flush()
+    whole, n_partly = path.read_bytes(), 0
+    for share in (0.6, 0.7, 0.8, 0.9, 0.95, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        try:
+            report = scio.repair(path, target, overwrite=True)
+        except IOFormatError:
+            continue
+        new = anndata.read_h5ad(target)
+        if new.X is not None:
+            rows = ((new.X[:, 0] - 1) // 20).astype(int)
+            assert np.array_equal(new.X, adata.X[rows])
+            assert len(rows) == 400 - report.n_rows_lost
+            n_partly += 0 < len(rows) < 400
+    assert n_partly >= 2
+
+
 def test_cut_anywhere_never_crashes(sound: Path, tmp_path: Path) -> None:
     whole = sound.read_bytes()
     source, target = tmp_path / "cut.h5ad", tmp_path / "out.h5ad"
