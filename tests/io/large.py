@@ -21,7 +21,10 @@ N_CELLS, N_GENES, N_PER_CELL = 40_000, 3_000, 625  # 200 MB as float32 and int32
 def write_large(path: Path, *, n_cells: int = N_CELLS) -> None:
     """Write a CSR matrix of `N_PER_CELL` values a cell, block by block."""
     rng = np.random.default_rng(0)
-    names = [np.array([f"{a}{i}" for i in range(n)], object) for a, n in zip("cg", (n_cells, N_GENES), strict=True)]
+    names = [
+        np.array([f"{a}{i}" for i in range(n)], object)
+        for a, n in zip("cg", (n_cells, N_GENES), strict=True)
+    ]
     with new_file(path) as writer:
         write_root(writer, Table(names[0], {}), Table(names[1], {}))
         stream = SparseStream(
@@ -40,7 +43,9 @@ def write_large(path: Path, *, n_cells: int = N_CELLS) -> None:
         stream.finish()
 
 
-def run_child(code: str, *arguments: str | Path, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run_child(
+    code: str, *arguments: str | Path, prefix: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run Python code in a child; `arguments` are ``sys.argv[1:]``."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
@@ -54,7 +59,12 @@ def run_child(code: str, *arguments: str | Path, prefix: tuple[str, ...] = ()) -
 
 
 def small_adata(
-    seed: int, *, n_obs: int = 20, genes: list[str] | None = None, layout: str = "csr", dtype: str = "float32"
+    seed: int,
+    *,
+    n_obs: int = 20,
+    genes: list[str] | None = None,
+    layout: str = "csr",
+    dtype: str = "float32",
 ) -> anndata.AnnData:
     """An AnnData with something in every place."""
     rng = np.random.default_rng(seed)
@@ -85,16 +95,22 @@ def small_adata(
     adata.varm["loadings"] = rng.random((n_vars, 2))
     adata.varp["pairs"] = rng.random((n_vars, n_vars))
     adata.uns["x"] = {"a": 1, "b": seed}
-    adata.uns["ct_colors"] = np.array([f"#{i:06x}" for i in range(len(obs["ct"].cat.categories))], object)
+    adata.uns["ct_colors"] = np.array(
+        [f"#{i:06x}" for i in range(len(obs["ct"].cat.categories))], object
+    )
     raw = sp.random(n_obs, 5, density=0.5, format="csr", dtype=np.float32, random_state=seed)
     raw_names = [f"r{i + seed % 2}" for i in range(5)]
-    adata.raw = anndata.AnnData(raw, obs=obs[[]], var=pd.DataFrame({"w": range(5)}, index=raw_names))
+    adata.raw = anndata.AnnData(
+        raw, obs=obs[[]], var=pd.DataFrame({"w": range(5)}, index=raw_names)
+    )
     return adata
 
 
 def in_layout(matrix: sp.spmatrix, layout: str) -> sp.spmatrix | np.ndarray:
     """Turn a matrix into csr, csc or dense."""
-    return matrix.toarray() if layout == "dense" else matrix.asformat(layout)
+    if layout == "dense":
+        return matrix.toarray() if sp.issparse(matrix) else matrix
+    return matrix.asformat(layout)
 
 
 def canonical(adata: anndata.AnnData, *, to: str | None = None) -> anndata.AnnData:
@@ -106,7 +122,10 @@ def canonical(adata: anndata.AnnData, *, to: str | None = None) -> anndata.AnnDa
         matrix = matrix.copy() if to is None else matrix.asformat(to, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-        matrix.indices, matrix.indptr = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+        matrix.indices, matrix.indptr = (
+            matrix.indices.astype(np.int32),
+            matrix.indptr.astype(np.int32),
+        )
         return matrix
 
     if adata.X is not None:

@@ -52,7 +52,9 @@ def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("pattern", _REAL)
-def test_real_files_equal_scipy(shared_data: Path, tmp_path: Path, pattern: str, windows: None) -> None:
+def test_real_files_equal_scipy(
+    shared_data: Path, tmp_path: Path, pattern: str, windows: None
+) -> None:
     (source, *_) = sorted(shared_data.glob(pattern))
     whole = anndata.read_h5ad(source)
     by_gene, back = tmp_path / "csc.h5ad", tmp_path / "csr.h5ad"
@@ -65,7 +67,9 @@ def test_real_files_equal_scipy(shared_data: Path, tmp_path: Path, pattern: str,
     assert_equal(copy, whole)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     seed=st.integers(0, 1000),
     shape=st.tuples(st.integers(0, 12), st.integers(0, 9)),
@@ -75,7 +79,13 @@ def test_real_files_equal_scipy(shared_data: Path, tmp_path: Path, pattern: str,
     is_twice=st.booleans(),
 )
 def test_made_matrices_equal_scipy(
-    tmp_path: Path, seed: int, shape: tuple[int, int], dtype: str, most: int, layout: str, is_twice: bool
+    tmp_path: Path,
+    seed: int,
+    shape: tuple[int, int],
+    dtype: str,
+    most: int,
+    layout: str,
+    is_twice: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 4, shape[0] if layout == "csr" else shape[1])
