@@ -20,6 +20,7 @@ from scio.errors import IOFormatError, ScioWarning
 from scio.io import AnnDataFile, read_element
 from scio.io.writer import StorageOptions, published_file
 from scio.pp import hvg
+from scio.pp._anndata import state_of
 from scio.pp._matrix import Rows
 from scio.pp._recipe_output import Kept, Output, rows_of
 from scio.pp._source import BLOCK_ROWS, Block, Source, open_source
@@ -523,16 +524,13 @@ def _check_values(file: AnnDataFile, stats: GeneStats, layer: str | None) -> Non
 def _noted(file: AnnDataFile, layer: str | None) -> str:
     """What the file says was done to the matrix; empty if nothing."""
     scio = read_element(file.file, "/uns/scio") if "scio" in file.uns else None
-    states = scio.get("state") if isinstance(scio, Mapping) else None
-    key = "X" if layer is None else f"layers/{layer}"
-    state = states.get(key) if isinstance(states, Mapping) else None
-    state = state if isinstance(state, Mapping) else {}
+    state = state_of(scio, layer)
     if state.get("log1p"):
-        return f"logged (uns['scio']['state'][{key!r}])"
+        return "logged (uns['scio']['state'])"
     if layer is None and "log1p" in file.uns:
         return "logged (uns['log1p'])"
     if "target_sum" in state:
-        return f"normalised to {float(state['target_sum']):g} (uns['scio']['state'][{key!r}])"
+        return f"normalised to {float(state['target_sum']):g} (uns['scio']['state'])"
     return ""
 
 

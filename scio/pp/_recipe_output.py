@@ -19,7 +19,7 @@ from scio.io._streams import tag
 from scio.io.h5ad import MatrixHandle
 from scio.io.writer import Context, SparseStream, StorageOptions, index_dtype_for, write_element
 from scio.pp._matrix import Rows
-from scio.pp._source import Block, Source
+from scio.pp._source import BLOCK_ROWS, Block, Source
 
 if TYPE_CHECKING:
     from scio._h5write import Writer
@@ -116,18 +116,17 @@ class Output:
             return
         self.n_empty += int(np.count_nonzero(totals == 0))
         if self._counts is not None:
-            self._counts.append(*self._written(rows))
+            _append(self._counts, *self._written(rows))
         if facts["has_duplicates"]:
             rows = rows.summed()
-        data, indices, counts = self._written(rows)
-        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        data, indices, indptr = self._written(rows)
         values = _core.normalize_log1p(
             data, indptr, totals, self._target, self._log1p, dtype=self._dtype, threads=self._threads
         )
-        self._values.append(values, indices, counts)
+        _append(self._values, values, indices, indptr)
 
     def _written(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-        """data, indices and numbers of entries of the genes that are written."""
+        """data, indices, indptr of the genes that are written."""
         assert rows.indices is not None
         assert rows.indptr is not None
         data, indices, indptr = rows.data, rows.indices, rows.indptr
@@ -137,7 +136,7 @@ class Output:
                 data, indices, indptr, None, self._place, n_written, shape=rows.shape
             )
         # the core checked that they are below the number of genes
-        return data, indices.astype(np.int32, copy=False), np.diff(indptr)
+        return data, indices.astype(np.int32, copy=False), indptr
 
     def finish(
         self, file: AnnDataFile, kept: Kept, obs: Columns, var: Columns, uns: dict[str, Any]
@@ -168,6 +167,19 @@ class Output:
         write_element(self._writer, "/", Members("anndata", members), self._context)
         left_out += [row.element.strip("/") for row in self._context.report.losses]
         return left_out
+
+
+def _append(
+    stream: SparseStream,
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+) -> None:
+    """In steps of 4,096 rows, so that the bytes of the file do not depend on windows."""
+    for start in range(0, len(indptr) - 1, BLOCK_ROWS):
+        part = indptr[start : start + BLOCK_ROWS + 1]
+        first, last = int(part[0]), int(part[-1])
+        stream.append(data[first:last], indices[first:last], np.diff(part))
 
 
 def rows_of(block: Block, n_vars: int) -> Rows:
