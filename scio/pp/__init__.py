@@ -6,8 +6,7 @@ are streamed.  Results do not depend on threads, chunks, storage or machine.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from scio._lazy import lazy
 
 _OBJECTS = {
     "GeneStats": "scio.pp.stats",
@@ -52,15 +51,4 @@ __all__ = [
     "subsample",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio.pp' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS)
