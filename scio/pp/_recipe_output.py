@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.io import AnnDataFile, Frame, WriteReport
-from scio.io import _coding
+from scio.io import AnnDataFile, Frame, WriteReport, _coding
 from scio.io._from_file import LazyMembers
 from scio.io._plain import DenseParts, Members, Table
 from scio.io._profiles import Profile
@@ -79,9 +78,7 @@ class Output:
         """Whether the matrix is in the file."""
         return self._values is not None
 
-    def begin(
-        self, source: Source, target: float, genes: NDArray[np.bool_] | None = None
-    ) -> None:
+    def begin(self, source: Source, target: float, genes: NDArray[np.bool_] | None = None) -> None:
         """Make room for the matrix of `source`, brought to `target`; for some of its genes only."""
         self._target, self._n_vars = target, source.n_vars
         self._dtype = "float64" if source.dtype == np.float64 else "float32"
@@ -121,7 +118,13 @@ class Output:
             rows = rows.summed()
         data, indices, indptr = self._written(rows)
         values = _core.normalize_log1p(
-            data, indptr, totals, self._target, self._log1p, dtype=self._dtype, threads=self._threads
+            data,
+            indptr,
+            totals,
+            self._target,
+            self._log1p,
+            dtype=self._dtype,
+            threads=self._threads,
         )
         _append(self._values, values, indices, indptr)
 
@@ -196,7 +199,9 @@ def _table(frame: Frame, rows: NDArray[np.int64], columns: Columns) -> Table:
     return table
 
 
-def _members(mapping: Any, name: str, kept: NDArray[np.bool_], left_out: list[str]) -> dict[str, Any]:
+def _members(
+    mapping: Any, name: str, kept: NDArray[np.bool_], left_out: list[str]
+) -> dict[str, Any]:
     """Rows of dense arrays and frames; the rest is named in `left_out`."""
     out: dict[str, Any] = {}
     for key in mapping:

@@ -20,7 +20,13 @@ import scipy.sparse as sp
 
 import scio
 from scio import _core
-from scio.errors import IOFormatError, IOWriteError, KeyNotFoundError, ScioWarning, TargetExistsError
+from scio.errors import (
+    IOFormatError,
+    IOWriteError,
+    KeyNotFoundError,
+    ScioWarning,
+    TargetExistsError,
+)
 from scio.pp._recipe import RecipeResult
 from scio.pp._source import BLOCK_ROWS, open_source
 from scio.pp._streams import Subset
@@ -91,9 +97,7 @@ def compose(
     adata.var["mt"] = adata.var_names.str.startswith("MT-")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScioWarning)
-        scio.pp.calculate_qc_metrics(
-            adata, qc_vars=["mt", "ribo"], percent_top=TOPS, inplace=True
-        )
+        scio.pp.calculate_qc_metrics(adata, qc_vars=["mt", "ribo"], percent_top=TOPS, inplace=True)
         for name, value in filters.items():
             if name == "min_gene_counts":
                 scio.pp.filter_genes(adata, min_counts=value)
@@ -102,7 +106,11 @@ def compose(
             else:
                 scio.pp.filter_cells(adata, **{name: value})
         counts = adata.X.copy()
-        given: dict[str, Any] = {"flavor": flavor, "n_top_genes": n_top_genes, "batch_key": batch_key}
+        given: dict[str, Any] = {
+            "flavor": flavor,
+            "n_top_genes": n_top_genes,
+            "batch_key": batch_key,
+        }
         if flavor in ("seurat", "cell_ranger"):
             target = target_sum
             if target is None:
@@ -118,7 +126,10 @@ def compose(
 
 
 def assert_same_bits(found: anndata.AnnData, expected: anndata.AnnData) -> None:
-    for matrix, other in ((found.X, expected.X), (found.layers["counts"], expected.layers["counts"])):
+    for matrix, other in (
+        (found.X, expected.X),
+        (found.layers["counts"], expected.layers["counts"]),
+    ):
         assert matrix.dtype == other.dtype
         for part in ("data", "indices", "indptr"):
             a, b = getattr(matrix, part), getattr(other, part)
@@ -395,7 +406,9 @@ def test_several_files_need_the_same_genes_and_other_names(path: Path, tmp_path:
     other = make(300, 4)
     other.var_names = [*other.var_names[:5], "odd", *other.var_names[6:]]
     odd = save(other, tmp_path / "odd.h5ad")
-    with pytest.raises(ValueError, match=r"odd.h5ad: X and counts.h5ad: X have other genes: gene 5 is"):
+    with pytest.raises(
+        ValueError, match=r"odd.h5ad: X and counts.h5ad: X have other genes: gene 5 is"
+    ):
         run([path, odd])
     with pytest.raises(ValueError, match=r"several inputs have the name 'counts.h5ad'"):
         run([path, path], tmp_path / "out")
@@ -406,7 +419,9 @@ def test_several_files_need_the_same_genes_and_other_names(path: Path, tmp_path:
 # --- bad input
 
 
-def refused(adata: anndata.AnnData, tmp_path: Path, error: type[Exception], match: str, **given: Any) -> None:
+def refused(
+    adata: anndata.AnnData, tmp_path: Path, error: type[Exception], match: str, **given: Any
+) -> None:
     """The recipe fails with these words, and the old output stays."""
     source, out = tmp_path / "bad.h5ad", tmp_path / "out.h5ad"
     adata.write_h5ad(source)
@@ -447,7 +462,9 @@ def test_normalised_and_logged_matrices_are_refused(tmp_path: Path, layer: str |
     words = rf"bad.h5ad: {place} was normalised to 10000 .* no integers, the maximum is"
     refused(adata, tmp_path, ValueError, words, layer=layer)
     scio.pp.log1p(adata, layer=layer)
-    words = rf"a recipe needs counts, but bad.h5ad: {place} was logged .* other matrices .*layers/deep"
+    words = (
+        rf"a recipe needs counts, but bad.h5ad: {place} was logged .* other matrices .*layers/deep"
+    )
     refused(adata, tmp_path, ValueError, words, layer=layer)
 
 
@@ -479,7 +496,11 @@ def test_logged_by_scanpy_is_refused_but_counts_beside_it_are_not(tmp_path: Path
         (ValueError, r"percent_top has 999", {"percent_top": [999]}),
         (ValueError, r"keep_counts is 'a/b'", {"keep_counts": "a/b"}),
         (ValueError, r"compression is 'gzip' or None", {"compression": "lzf"}),
-        (ValueError, r"max_memory is 1,000 bytes; bad.h5ad: X needs at least", {"max_memory": 1000}),
+        (
+            ValueError,
+            r"max_memory is 1,000 bytes; bad.h5ad: X needs at least",
+            {"max_memory": 1000},
+        ),
     ],
 )
 def test_bad_arguments_name_what_is_wrong(
@@ -564,7 +585,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """100 MiB of values are decoded below the cap; in memory they would show."""
     n_obs, n_vars, per_row = 32 * BLOCK_ROWS, 2000, 100
     rng = np.random.default_rng(0)
-    block = np.sort(rng.integers(0, n_vars // per_row, (512, per_row)) + np.arange(per_row) * (n_vars // per_row))
+    block = np.sort(
+        rng.integers(0, n_vars // per_row, (512, per_row))
+        + np.arange(per_row) * (n_vars // per_row)
+    )
     indices = np.tile(block, (n_obs // 512, 1)).ravel().astype(np.int32)
     data = np.tile(rng.integers(1, 9, 512 * per_row), n_obs // 512).astype(np.float32)
     matrix = sp.csr_matrix((data, indices, np.arange(n_obs + 1) * per_row), shape=(n_obs, n_vars))
