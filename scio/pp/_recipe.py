@@ -16,7 +16,7 @@ from scio.io.writer import StorageOptions
 from scio.pp import hvg
 from scio.pp._recipe_passes import Settings, Work
 from scio.pp._recipe_run import RecipeResult, Run, one_by_one
-from scio.pp._source import open_source
+from scio.pp._source import is_anndata, open_source
 from scio.pp.normalize import _check_target
 from scio.pp.qc import DEFAULT_TOPS
 
@@ -113,6 +113,8 @@ def recipe(
         If there is no such layer or column; near names are offered.
     IOWriteError
         If the output cannot be written; an old file is unchanged.
+    TypeError
+        If `path` is no path.
 
     Warns
     -----
@@ -136,7 +138,7 @@ def recipe(
     >>> int(done.genes.sum()), int(done.highly_variable.sum())
     (13714, 2000)
     """
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    paths = _paths_of(path)
     settings = Settings(
         layer=layer,
         qc_vars=_named_sets(qc_vars),
@@ -235,6 +237,21 @@ def repeat_recipe(
 # --- arguments
 
 
+def _paths_of(path: Any) -> list[Path]:
+    paths = [path] if isinstance(path, (str, os.PathLike)) or is_anndata(path) else list(path)
+    for given in paths:
+        if not isinstance(given, (str, os.PathLike)):
+            message = (
+                f"recipe reads files, not a {type(given).__name__}; in memory call the steps one "
+                "after another: calculate_qc_metrics, filter_cells, filter_genes, normalize_total, …"
+            )
+            raise TypeError(message)
+    if not paths:
+        message = "path names no file"
+        raise ValueError(message)
+    return paths
+
+
 def _check_arguments(s: Settings) -> None:
     _check_target(s.target_sum)
     for name in (
@@ -263,9 +280,6 @@ def _named_sets(qc_vars: str | Sequence[str] | Mapping[str, str | None]) -> dict
 
 
 def _outputs(paths: list[Path], out: Path | None, *, is_single: bool) -> list[str]:
-    if not paths:
-        message = "path names no file"
-        raise ValueError(message)
     if out is None:
         return []
     if is_single:

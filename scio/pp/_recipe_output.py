@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
+from scio._storage.keys import MARK
 from scio.io import AnnDataFile, Frame, WriteReport, _coding
 from scio.io._from_file import LazyMembers
 from scio.io._plain import DenseParts, Members, Table
 from scio.io._profiles import Profile
 from scio.io._streams import tag
 from scio.io.h5ad import MatrixHandle
+from scio.io.write import mark_of
 from scio.io.writer import Context, SparseStream, StorageOptions, index_dtype_for, write_element
 from scio.pp._matrix import Rows
 from scio.pp._source import BLOCK_ROWS, Block, Source
@@ -168,6 +170,7 @@ class Output:
         if file.raw is not None:
             left_out.append("raw")
         write_element(self._writer, "/", Members("anndata", members), self._context)
+        self._writer.attr("/", MARK, mark_of(self._context))
         left_out += [row.element.strip("/") for row in self._context.report.losses]
         return left_out
 

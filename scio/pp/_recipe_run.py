@@ -336,6 +336,7 @@ class Run:
                 warnings.warn(ScioWarning(text), stacklevel=5)
             obs = {name: values[part.cells] for name, values in survey.obs.items()}
             left_out += output.finish(file, Kept(part.cells, genes), obs, columns, uns)
+            file.file.core.check_unchanged()
         return list(dict.fromkeys(left_out))
 
     def _stream(

@@ -372,6 +372,31 @@ def test_a_recipe_is_not_repeated_on_other_data(path: Path, tmp_path: Path) -> N
         scio.pp.repeat_recipe(path)
 
 
+def test_what_else_the_file_holds_is_kept_or_named(adata: anndata.AnnData, tmp_path: Path) -> None:
+    rich = adata.copy()
+    rich.uns["a/b"] = {"c": np.arange(3)}
+    rich.obs["pct/x"] = np.arange(N_OBS) / 7
+    rich.varm["loads"] = np.arange(2.0 * N_VARS).reshape(-1, 2)
+    rich.obsm["graph"] = sp.csr_matrix(np.eye(N_OBS, 3))
+    rich.obsm["frame"] = pd.DataFrame({"u": np.arange(N_OBS)}, index=rich.obs_names)
+    rich.layers["other"] = rich.X.copy()
+    rich.raw = rich.copy()
+    source, out = tmp_path / "in.h5ad", tmp_path / "out.h5ad"
+    with pytest.warns(ScioWarning, match="written as"):
+        scio.write_h5ad(rich, source)
+    with pytest.warns(ScioWarning, match="written as"):
+        done = run(source, out, **FILTERS)
+    assert sorted(done.left_out) == ["layers/other", "obsm/graph", "raw"]
+    assert "left out     " in repr(done)
+    found = scio.read_h5ad(out)
+    kept = rich[done.cells, done.genes]
+    assert np.array_equal(found.uns["a/b"]["c"], np.arange(3))
+    assert np.array_equal(found.obs["pct/x"], kept.obs["pct/x"])
+    assert np.array_equal(found.varm["loads"], kept.varm["loads"])
+    assert np.array_equal(found.obsm["frame"]["u"], kept.obsm["frame"]["u"])
+    assert found.raw is None
+
+
 # --- several files
 
 
@@ -414,6 +439,9 @@ def test_several_files_need_the_same_genes_and_other_names(path: Path, tmp_path:
         run([path, path], tmp_path / "out")
     with pytest.raises(ValueError, match="path names no file"):
         run([])
+    for thing in (other, [path, other]):
+        with pytest.raises(TypeError, match="recipe reads files, not a AnnData"):
+            run(thing)
 
 
 # --- bad input
@@ -545,31 +573,34 @@ def test_outputs_that_cannot_be(path: Path, tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, scio
+import pathlib, sys, scio
+out = pathlib.Path(sys.argv[2])
+if sys.argv[3] == "old":
+    out.write_text("old")
 try:
     scio.pp.recipe(sys.argv[1], sys.argv[2], percent_top=None, n_top_genes=40)
 except OSError as error:
     print(type(error).__name__, error.errno)
-print(sorted(p.name for p in __import__("pathlib").Path(sys.argv[2]).parent.iterdir()))
+print({p.name: p.read_text() for p in out.parent.iterdir()})
 """
 
 
-@pytest.mark.parametrize(("is_read_only", "code"), [(True, 30), (False, 28)])
-def test_a_full_or_closed_disk_is_told(
-    path: Path, tmp_path: Path, is_read_only: bool, code: int
-) -> None:
+@pytest.mark.parametrize("how", ["read-only", "full", "full, old"])
+def test_a_full_or_closed_disk_is_told(path: Path, tmp_path: Path, how: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = on_tmpfs(disk, "256k", is_read_only=is_read_only)
+    command = on_tmpfs(disk, "256k", is_read_only=how == "read-only")
     done = subprocess.run(
-        [*command, sys.executable, "-c", CHILD, path, disk / "out.h5ad"],
+        [*command, sys.executable, "-c", CHILD, path, disk / "out.h5ad", how[-3:]],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=100,
         check=False,
     )
-    assert done.stdout.splitlines() == [f"IOWriteError {code}", "[]"], done.stderr
+    code = 30 if how == "read-only" else 28
+    left = "{'out.h5ad': 'old'}" if how.endswith("old") else "{}"
+    assert done.stdout.splitlines() == [f"IOWriteError {code}", left], done.stderr
 
 
 MEMORY = """
