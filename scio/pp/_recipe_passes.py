@@ -25,7 +25,8 @@ CELL_LIMITS = {"n_genes": ("min_genes", "max_genes"), "n_counts": ("min_counts",
 _WINDOWS_HELD = (
     6  # a window as decoded, cut, normalised, and the one before that a loop still holds
 )
-_TABLE_NBYTES = 512  # per gene (and batch), the threads' own tables included
+_GENE_NBYTES = 512  # of tables per gene (and batch), the threads' own included
+_CELL_NBYTES = 400  # of columns and names per cell
 
 
 @dataclass(frozen=True)
@@ -208,14 +209,14 @@ def window(source: Source, work: Work) -> int | None:
     """Rows to read at a time."""
     if not work.max_memory:
         return None
-    tables = source.n_vars * _TABLE_NBYTES
+    tables = source.n_vars * _GENE_NBYTES + source.n_obs * _CELL_NBYTES
     handle: Any = source
     row = handle._handle.nnz / max(1, source.n_obs) * (source.dtype.itemsize + 4)
     least = int(BLOCK_ROWS * row * _WINDOWS_HELD) + tables
     if least > work.max_memory:
         message = (
             f"max_memory is {work.max_memory:,} bytes; {source.name} needs at least {least:,}: "
-            f"tables of {source.n_vars:,} genes and windows of {BLOCK_ROWS:,} cells"
+            f"tables of {source.n_obs:,} cells and {source.n_vars:,} genes, windows of {BLOCK_ROWS:,} cells"
         )
         raise ValueError(message)
     room = work.max_memory - tables
