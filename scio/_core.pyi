@@ -128,9 +128,10 @@ class File:
         *,
         nbytes: int = -1,
         name: str = "",
+        salvage: bool = False,
     ) -> File: ...
     # str = path of a file; bytes-like = an image in memory (kept alive, not copied); a callable
-    # read(offset, nbytes) -> bytes needs nbytes= and name=.
+    # read(offset, nbytes) -> bytes needs nbytes= and name=.  salvage: what is left of a truncated file.
     @property
     def name(self) -> str: ...
     @property
@@ -476,6 +477,7 @@ def csr_subset(
     threads: int = -1,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return rows (None: all) with columns sent to new places (-1: left out; None: all stay)."""
+
 def pooling_scan(
     data: NDArray[Any],
     indices: NDArray[Any],

@@ -125,10 +125,18 @@ read_level(tree *t, unsigned *level, scio_error *err)
     const unsigned above = *level;
 
     for (size_t i = 0; i < t->level.n_nodes; i++) {
+        scio_error node_err = SCIO_ERROR_INIT;
         scio_cursor cursor;
         unsigned n_entries = 0;
+        const scio_status status =
+            read_node(t, t->level.addresses[i], &cursor, level, &n_entries, &node_err);
 
-        SCIO_TRY(read_node(t, t->level.addresses[i], &cursor, level, &n_entries, err));
+        if (scio_h5_skips(t->file, status))
+            continue;
+        if (status != SCIO_OK) {
+            scio_error_move(err, &node_err);
+            return status;
+        }
         if (above != 256 && *level + 1 != above)
             return scio_fail(err, SCIO_ECORRUPT,
                              "chunk B-tree node at byte %llu: level %u below level %u",

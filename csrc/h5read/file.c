@@ -26,6 +26,7 @@ scio_h5_limits_default(scio_h5_limits *out)
     out->vlen_nbytes = (uint64_t)4 << 30;
     out->n_members = 1000000;
     out->depth = 64;
+    out->is_salvage = false;
 }
 
 scio_status
@@ -95,6 +96,12 @@ const scio_h5_superblock *
 scio_h5_file_superblock(const scio_h5_file *file)
 {
     return &file->superblock;
+}
+
+bool
+scio_h5_skips(const scio_h5_file *file, scio_status failure)
+{
+    return file->limits.is_salvage && (failure == SCIO_ECORRUPT || failure == SCIO_EUNSUPPORTED);
 }
 
 scio_status

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/source.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,9 @@ typedef struct scio_h5_limits {
     uint64_t vlen_nbytes;      /* bytes of all variable-length payload of one read: 4 GiB */
     size_t n_members;          /* links of a group, attributes of an object: 1,000,000 */
     size_t depth;              /* groups inside groups, types inside types: 64 and 16 */
+    /* Take what is left of a truncated file: its end may lie beyond the source, every read of which
+     * stays checked; indexes and groups that are there in part are read in part. */
+    bool is_salvage;
 } scio_h5_limits;
 
 void scio_h5_limits_default(scio_h5_limits *out);
@@ -51,6 +55,9 @@ const scio_h5_superblock *scio_h5_file_superblock(const scio_h5_file *file);
 /* Reads nbytes at base + address; ECORRUPT when any byte lies beyond the end of file. */
 SCIO_MUST_CHECK scio_status scio_h5_read(const scio_h5_file *file, uint64_t address, size_t nbytes,
                                          void *dst, scio_error *err);
+/* True when a part of an index that could not be read is left out: the file is being salvaged, and
+ * the failure is the file's and not ours. */
+bool scio_h5_skips(const scio_h5_file *file, scio_status failure);
 /* ECORRUPT unless [address, address + nbytes) lies in the file; names the absolute position. */
 SCIO_MUST_CHECK scio_status scio_h5_check_range(const scio_h5_file *file, uint64_t address,
                                                 uint64_t nbytes, scio_error *err);

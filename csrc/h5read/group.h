@@ -6,6 +6,10 @@
 #include "h5read/header.h"
 #include "h5read/link.h"
 
+#define SCIO_H5_UNNAMED                                                                            \
+    "unnamed-" /* and the place: a member whose name is lost, when salvaging                       \
+                */
+
 /* Old groups: a version-1 B-tree of names that stand in a local heap.  `message` is a symbol table
  * message. */
 SCIO_MUST_CHECK scio_status scio_h5_group_old_list(const scio_h5_file *file,

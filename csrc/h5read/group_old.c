@@ -8,6 +8,7 @@
 #include "h5read/address_set.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define HEAP "local heap"
@@ -20,6 +21,7 @@
 #define CACHE_SOFT 2
 #define LEAF_HEAD_NBYTES 8
 #define FIRST_TEXT_NBYTES 256
+#define PLACES_PER_LEAF 1000 /* in the names of what lost its name */
 
 typedef struct local_heap {
     const scio_h5_file *file;
@@ -36,6 +38,7 @@ typedef struct old_group {
     local_heap heap;
     scio_address_set visited;
     scio_h5_link_list *list;
+    size_t n_leaves; /* seen, also those that were left out */
 } old_group;
 
 /* The part of a node that is in use, or of a leaf; owns `data`. */
@@ -293,8 +296,28 @@ take_entry(const scio_h5_file *file, node *leaf, leaf_entry *out, scio_error *er
     return scio_cursor_skip(&leaf->cursor, 12, err);
 }
 
+/* Of a file that is salvaged, names may be gone while the objects are there.  Those are named by
+ * their place among the others, which is the place that their name has in the alphabet. */
 static scio_status
-make_link(local_heap *heap, const leaf_entry *entry, scio_h5_link *link, scio_error *err)
+take_name(local_heap *heap, const leaf_entry *entry, size_t i_place, char **out, scio_error *err)
+{
+    scio_error name_err = SCIO_ERROR_INIT;
+    const scio_status status = copy_text(heap, entry->name_offset, out, &name_err);
+    char text[32] = "";
+
+    if (status == SCIO_OK)
+        return SCIO_OK;
+    if (!scio_h5_skips(heap->file, status)) {
+        scio_error_move(err, &name_err);
+        return status;
+    }
+    (void)snprintf(text, sizeof text, SCIO_H5_UNNAMED "%07zu", i_place);
+    return scio_mem_strndup(text, strlen(text), out, err);
+}
+
+static scio_status
+make_link(local_heap *heap, const leaf_entry *entry, size_t i_place, scio_h5_link *link,
+          scio_error *err)
 {
     if (entry->cache_type > CACHE_SOFT)
         return scio_fail(err, SCIO_ECORRUPT,
@@ -304,7 +327,7 @@ make_link(local_heap *heap, const leaf_entry *entry, scio_h5_link *link, scio_er
     link->creation_order = UINT64_MAX;
     link->address = entry->cache_type == CACHE_SOFT ? SCIO_H5_UNDEFINED : entry->address;
     link->type = entry->cache_type == CACHE_SOFT ? SCIO_H5_LINK_SOFT : SCIO_H5_LINK_HARD;
-    SCIO_TRY(copy_text(heap, entry->name_offset, &link->name, err));
+    SCIO_TRY(take_name(heap, entry, i_place, &link->name, err));
     SCIO_TRY(scio_h5_link_name_check(link->name, strlen(link->name),
                                      absolute(heap->file, heap->data_address) + entry->name_offset,
                                      err));
@@ -330,12 +353,28 @@ list_leaf(old_group *group, uint64_t address, scio_error *err)
 
         status = take_entry(group->file, &leaf, &entry, err);
         if (status == SCIO_OK)
-            status = make_link(&group->heap, &entry, &link, err);
+            status = make_link(&group->heap, &entry, (group->n_leaves - 1) * PLACES_PER_LEAF + i,
+                               &link, err);
         if (status == SCIO_OK)
             status = scio_h5_link_list_add(group->list, &link, err);
         scio_h5_link_clear(&link);
     }
     scio_mem_free(leaf.data);
+    return status;
+}
+
+/* A leaf, which is left out when it is not there and the file is salvaged. */
+static scio_status
+list_leaf_if_there(old_group *group, uint64_t address, scio_error *err)
+{
+    scio_error leaf_err = SCIO_ERROR_INIT;
+    scio_status status;
+
+    group->n_leaves++;
+    status = list_leaf(group, address, &leaf_err);
+    if (status == SCIO_OK || scio_h5_skips(group->file, status))
+        return SCIO_OK;
+    scio_error_move(err, &leaf_err);
     return status;
 }
 
@@ -383,7 +422,7 @@ list_tree(old_group *group, uint64_t address, unsigned expected_level, scio_erro
         }
         status = scio_address_set_add(&group->visited, child, LEAF, err);
         if (status == SCIO_OK)
-            status = list_leaf(group, child, err);
+            status = list_leaf_if_there(group, child, err);
     }
     scio_mem_free(tree.data);
     return status;
@@ -413,7 +452,7 @@ scio_h5_group_old_list(const scio_h5_file *file, const scio_h5_message *message,
 
     group.list = list;
     status = open_group(file, message, &group, &tree, err);
-    if (status == SCIO_OK)
+    if (status == SCIO_OK && !scio_h5_file_limits(file)->is_salvage) /* there name by name */
         status = load_heap(&group.heap, err);
     if (status == SCIO_OK)
         status = list_tree(&group, tree, ANY_LEVEL, err);
@@ -502,11 +541,30 @@ find_in_leaf(old_group *group, uint64_t address, const char *name, scio_h5_link 
             status = compare(&group->heap, name, entry.name_offset, &order, err);
         is_found = status == SCIO_OK && order == 0;
         if (is_found)
-            status = make_link(&group->heap, &entry, out, err);
+            status = make_link(&group->heap, &entry, 0, out, err);
     }
     if (status != SCIO_OK)
         scio_h5_link_clear(out);
     scio_mem_free(leaf.data);
+    return status;
+}
+
+/* The way for a file that is salvaged, whose tree cannot be descended by names that are gone. */
+static scio_status
+find_in_list(const scio_h5_file *file, const scio_h5_message *message, const char *name,
+             scio_h5_link *out, scio_error *err)
+{
+    scio_h5_link_list list = {.max_links = scio_h5_file_limits(file)->n_members};
+    scio_status status = scio_h5_group_old_list(file, message, &list, err);
+
+    for (size_t i = 0; i < list.links.n_links && status == SCIO_OK; i++) {
+        if (strcmp(list.links.links[i].name, name) != 0)
+            continue;
+        *out = list.links.links[i];
+        memset(&list.links.links[i], 0, sizeof list.links.links[i]);
+        break;
+    }
+    scio_h5_links_clear(&list.links);
     return status;
 }
 
@@ -518,6 +576,8 @@ scio_h5_group_old_find(const scio_h5_file *file, const scio_h5_message *message,
     uint64_t tree = 0, leaf = SCIO_H5_UNDEFINED;
 
     memset(out, 0, sizeof *out);
+    if (scio_h5_file_limits(file)->is_salvage)
+        return find_in_list(file, message, name, out, err);
     SCIO_TRY(open_group(file, message, &group, &tree, err));
     SCIO_TRY(descend(&group, tree, name, &leaf, err));
     return leaf == SCIO_H5_UNDEFINED ? SCIO_OK : find_in_leaf(&group, leaf, name, out, err);

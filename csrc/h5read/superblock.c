@@ -18,6 +18,10 @@
 #define DEFAULT_GROUP_LEAF_K 4
 #define DEFAULT_GROUP_INTERNAL_K 16
 
+/* The end that a truncated file may claim when it is salvaged: what is allocated by it stays within
+ * bounds. */
+#define MAX_SALVAGE_RATIO 1024
+
 #define FLAG_OPEN_FOR_WRITE 1u
 #define FLAG_UNUSED 2u
 #define FLAG_SWMR 4u
@@ -99,28 +103,35 @@ take_k(scio_cursor *cursor, const char *name, unsigned *out, scio_error *err)
 /* Sets the real end from the stored one, which is absolute and, like the stored base, stale in a
  * file that was put behind other bytes. */
 static scio_status
-set_end(uint64_t source_nbytes, uint64_t stored_base, uint64_t stored_end,
+set_end(const scio_h5_file *file, uint64_t stored_base, uint64_t stored_end,
         scio_h5_superblock *inout, scio_error *err)
 {
+    const uint64_t source_nbytes = inout->end;
+    uint64_t nbytes;
+
     if (stored_base == SCIO_H5_UNDEFINED || stored_end == SCIO_H5_UNDEFINED ||
         stored_end < stored_base)
         return scio_fail(err, SCIO_ECORRUPT, WHAT ": end of file %" PRIu64 " with base %" PRIu64,
                          stored_end, stored_base);
-    if (stored_end - stored_base > source_nbytes - inout->base)
+    nbytes = stored_end - stored_base;
+    if (nbytes > source_nbytes - inout->base && !scio_h5_file_limits(file)->is_salvage)
         return scio_fail(err, SCIO_ECORRUPT,
                          "truncated: %" PRIu64 " bytes from the superblock on, which says %" PRIu64,
-                         source_nbytes - inout->base, stored_end - stored_base);
-    inout->end = inout->base + (stored_end - stored_base);
+                         source_nbytes - inout->base, nbytes);
+    if (nbytes / MAX_SALVAGE_RATIO > source_nbytes)
+        nbytes = MAX_SALVAGE_RATIO * source_nbytes;
+    inout->end = inout->base + nbytes;
     return SCIO_OK;
 }
 
 static scio_status
-check_flags(unsigned version, uint32_t flags, scio_error *err)
+check_flags(const scio_h5_file *file, unsigned version, uint32_t flags, scio_error *err)
 {
     if ((flags & ~(FLAG_OPEN_FOR_WRITE | FLAG_UNUSED | FLAG_SWMR)) != 0)
         return scio_fail(err, SCIO_ECORRUPT, WHAT ": consistency flags 0x%02x, expected 0 to 7",
                          (unsigned)flags);
-    if (version >= 3 && (flags & (FLAG_OPEN_FOR_WRITE | FLAG_SWMR)) != 0)
+    if (version >= 3 && (flags & (FLAG_OPEN_FOR_WRITE | FLAG_SWMR)) != 0 &&
+        !scio_h5_file_limits(file)->is_salvage)
         return scio_fail(
             err, SCIO_EUNSUPPORTED,
             "the file is marked as open for writing, by a live or a crashed process "
@@ -178,8 +189,8 @@ read_old(const scio_h5_file *file, scio_cursor *cursor, scio_h5_superblock *inou
     SCIO_TRY(scio_cursor_address(cursor, file, &driver, err));
     SCIO_TRY(scio_cursor_length(cursor, file, &unused, err)); /* name of the root entry */
     SCIO_TRY(scio_cursor_address(cursor, file, &inout->root, err));
-    SCIO_TRY(set_end(inout->end, base, end, inout, err));
-    SCIO_TRY(check_flags(inout->version, flags, err));
+    SCIO_TRY(set_end(file, base, end, inout, err));
+    SCIO_TRY(check_flags(file, inout->version, flags, err));
     return driver == SCIO_H5_UNDEFINED ? SCIO_OK : refuse_driver_block(file, driver, err);
 }
 
@@ -243,8 +254,8 @@ read_new(const scio_h5_file *file, scio_cursor *cursor, scio_h5_superblock *inou
     SCIO_TRY(scio_cursor_address(cursor, file, &inout->root, err));
     SCIO_TRY(scio_cursor_skip(cursor, 4, err));
     SCIO_TRY(scio_h5_check_sum(cursor->data, cursor->at, cursor->position, WHAT, err));
-    SCIO_TRY(set_end(inout->end, base, end, inout, err));
-    SCIO_TRY(check_flags(inout->version, flags, err));
+    SCIO_TRY(set_end(file, base, end, inout, err));
+    SCIO_TRY(check_flags(file, inout->version, flags, err));
     return extension == SCIO_H5_UNDEFINED ? SCIO_OK : read_extension(file, extension, inout, err);
 }
 

@@ -196,6 +196,19 @@ walk_index(scio_h5_sink *sink, scio_error *err)
     return scio_fail(err, SCIO_EBUG, "a chunked dataset without an index");
 }
 
+/* When a file is salvaged, the chunks that were found before the index broke off are enough. */
+static scio_status
+walk_what_is_there(scio_h5_sink *sink, scio_error *err)
+{
+    scio_error walk_err = SCIO_ERROR_INIT;
+    const scio_status status = walk_index(sink, &walk_err);
+
+    if (status == SCIO_OK || scio_h5_skips(sink->dataset->file, status))
+        return SCIO_OK;
+    scio_error_move(err, &walk_err);
+    return status;
+}
+
 static int
 compare_entries(const void *a, const void *b)
 {
@@ -241,7 +254,7 @@ build_locked(const scio_h5_dataset *dataset, scio_h5_state *state, scio_error *e
     if (dataset->n_units <= max_dense_units(dataset))
         status = new_dense(dataset->n_units, &sink.units, err);
     if (status == SCIO_OK && dataset->n_units != 0)
-        status = walk_index(&sink, err);
+        status = walk_what_is_there(&sink, err);
     if (status == SCIO_OK)
         status = sort_sparse(&sink, err);
     scio_mem_free(sink.block);

@@ -3,6 +3,8 @@
 
 #include "kernels/exp_f64.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #if defined(__clang__)

@@ -9,9 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Integers from here on are summed as doubles: their squares would leave 128 bits. */
-#define EXACT_END 0x1p48
-
 /* --- loops by type --- */
 
 /* Of a row that holds counts only. */
@@ -135,30 +132,6 @@ is_integral(double value)
     return size >= 0x1p52 || ROUNDED(size) == size;
 }
 
-/* Counts of what may be wrong with the values of a row. */
-typedef struct row_counts {
-    uint64_t n_zero, n_not_finite, n_fractional, n_negative, n_huge;
-} row_counts;
-
-static row_counts
-count_kinds(const double *v, size_t n_items)
-{
-    row_counts n = {0, 0, 0, 0, 0};
-
-    for (size_t i = 0; i < n_items; i++) {
-        const double size = fabs(v[i]);
-        const uint64_t is_finite = size <= DBL_MAX;
-        const uint64_t is_whole = (uint64_t)(size >= 0x1p52) | (uint64_t)(ROUNDED(size) == size);
-
-        n.n_zero += v[i] == 0;
-        n.n_not_finite += 1 - is_finite;
-        n.n_fractional += is_finite & (1 - is_whole);
-        n.n_negative += v[i] < 0;
-        n.n_huge += size >= EXACT_END;
-    }
-    return n;
-}
-
 static bool
 is_news(const scio_stats_example *example, const scio_stats_row *row, uint64_t n)
 {
@@ -167,7 +140,7 @@ is_news(const scio_stats_example *example, const scio_stats_row *row, uint64_t n
 
 /* The first value of each kind; looked for in rows only that come before the one that is known. */
 static void
-note_examples(const scio_stats_row *row, const double *v, const row_counts *n,
+note_examples(const scio_stats_row *row, const double *v, const scio_value_kinds *n,
               scio_stats_facts *facts)
 {
     facts->n_not_finite += (int64_t)n->n_not_finite;
@@ -208,11 +181,13 @@ static void
 classify_slowly(scio_stats_row *row, scio_stats_slot *slot)
 {
     const double *const v = scio_stats_row_doubles(row, slot);
-    const row_counts n = count_kinds(v, row->n_items);
+    scio_value_kinds n;
     scio_u128 exact = 0;
 
+    scio_kernels()->count_kinds_f64(v, row->n_items, &n);
     row->n_detected = row->n_items - n.n_zero;
     row->has_not_finite = n.n_not_finite > 0;
+    /* huge integers are summed as doubles: their squares would leave 128 bits */
     row->is_exact = n.n_not_finite + n.n_fractional + n.n_negative + n.n_huge == 0;
     if (!row->is_exact) {
         note_examples(row, v, &n, &slot->facts);

@@ -85,13 +85,16 @@ parse_path(PyObject *op, const char *function, PyObject *const *args, Py_ssize_t
 /* --- new, dealloc */
 
 static int
-file_open(py_file *self, const py_state *state, PyObject *source)
+file_open(py_file *self, const py_state *state, PyObject *source, bool is_salvage)
 {
     scio_error err = SCIO_ERROR_INIT;
+    scio_h5_limits limits;
     scio_status status;
 
+    scio_h5_limits_default(&limits);
+    limits.is_salvage = is_salvage;
     Py_BEGIN_ALLOW_THREADS;
-    status = scio_h5_file_open(self->source, NULL, &self->file, &err);
+    status = scio_h5_file_open(self->source, &limits, &self->file, &err);
     Py_END_ALLOW_THREADS;
     if (status != SCIO_OK) {
         add_place(&err, scio_source_name(self->source));
@@ -115,10 +118,12 @@ file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *source = NULL;
     int64_t nbytes = -1;
     const char *name = "";
+    bool is_salvage = false;
     const py_param params[] = {
         {.name = "source", .kind = PY_OBJECT, .out = &source},
         {.name = "nbytes", .kind = PY_INT64, .is_optional = true, .out = &nbytes},
         {.name = "name", .kind = PY_TEXT, .is_optional = true, .out = &name},
+        {.name = "salvage", .kind = PY_BOOL, .is_optional = true, .out = &is_salvage},
     };
     py_file *self;
 
@@ -129,7 +134,7 @@ file_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     self->pid = getpid();
     if (py_source_open(state, source, nbytes, name, &self->source, &self->callback) < 0 ||
-        file_open(self, state, source) < 0)
+        file_open(self, state, source, is_salvage) < 0)
         Py_CLEAR(self);
     return (PyObject *)self;
 }

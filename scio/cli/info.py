@@ -92,7 +92,7 @@ def _element(file: HDF5File, path: str) -> dict[str, Any]:
     if kind is not None:
         out |= _sparse(file, path, kind)
     elif file.kind(path) == "dataset":
-        array = _array(file, path)
+        array = array_facts(file, path)
         shape = array["shape"]
         if shape is not None and len(shape) == 2:
             out |= {"kind": "dense", "nnz": shape[0] * shape[1]}
@@ -107,7 +107,7 @@ def _element(file: HDF5File, path: str) -> dict[str, Any]:
 
 
 def _sparse(file: HDF5File, path: str, kind: str) -> dict[str, Any]:
-    arrays = [_array(file, f"{path}/{name}") for name in ("data", "indices", "indptr")]
+    arrays = [array_facts(file, f"{path}/{name}") for name in ("data", "indices", "indptr")]
     shape = file.attr(path, "shape")
     if shape is None:
         shape = file.attr(path, "h5sparse_shape")
@@ -121,7 +121,8 @@ def _sparse(file: HDF5File, path: str, kind: str) -> dict[str, Any]:
     return {"kind": kind, "shape": sizes, "nnz": nnz, "arrays": arrays, **dtypes}
 
 
-def _array(file: HDF5File, path: str) -> dict[str, Any]:
+def array_facts(file: HDF5File, path: str) -> dict[str, Any]:
+    """Describe one dataset from its header and its index of chunks."""
     dataset = file.dataset(path)
     shape = None if dataset.shape is None else list(dataset.shape)
     is_text = dataset.type["class"] == "string" or "utf8" in dataset.type
@@ -157,10 +158,10 @@ def _arrays_below(file: HDF5File, path: str) -> list[dict[str, Any]]:
     for name in file.keys(path):
         child = f"{path}/{name}"
         if file.kind(child) == "dataset":
-            arrays.append(_array(file, child))
+            arrays.append(array_facts(file, child))
         elif file.kind(child) == "group":
             inner = [f"{child}/{n}" for n in file.keys(child)]
-            arrays += [_array(file, p) for p in inner if file.kind(p) == "dataset"]
+            arrays += [array_facts(file, p) for p in inner if file.kind(p) == "dataset"]
     return arrays
 
 

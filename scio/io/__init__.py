@@ -1,5 +1,10 @@
 """Reading labelled matrices from files, and writing them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scio._lazy import lazy
 from scio.io._profiles import WriteReport
 from scio.io.elements import Categorical, Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, open
@@ -11,6 +16,9 @@ from scio.io.read import (
     read_element,
     read_h5ad,
 )
+
+if TYPE_CHECKING:
+    from scio.io.transpose import transpose_on_disk
 
 __all__ = [
     "AnnDataFile",
@@ -25,4 +33,8 @@ __all__ = [
     "open",
     "read_element",
     "read_h5ad",
+    "transpose_on_disk",
 ]
+
+# What writes is loaded when it is needed.
+__getattr__, __dir__ = lazy(__name__, {"transpose_on_disk": "scio.io.transpose"})

@@ -186,9 +186,7 @@ class _Diff:
             self._group(path, tags[0].split(" ")[0])
 
     def _attributes(self, path: str) -> None:
-        names = [
-            [n for n in f.attr_names(path) if n not in _SKIPPED] for f in self.files
-        ]
+        names = [[n for n in f.attr_names(path) if n not in _SKIPPED] for f in self.files]
         for name in sorted({*names[0], *names[1]}):
             if name not in names[0] or name not in names[1]:
                 side = "A" if name in names[0] else "B"
@@ -216,6 +214,9 @@ class _Diff:
             self._sparse(path, encoding)
         elif encoding == "categorical" and {"codes", "categories"} <= members[0] & members[1]:
             self._categorical(path)
+        elif encoding.startswith("nullable") and {"values", "mask"} <= members[0] & members[1]:
+            self.element(f"{path}/mask")
+            self._dataset(f"{path}/values", [f"{path}/mask"] * 2)
         else:
             if is_sparse:
                 self._differ(path, "shape", self._shapes(path))
@@ -298,7 +299,8 @@ class _Diff:
 
     # --- datasets
 
-    def _dataset(self, path: str) -> None:
+    def _dataset(self, path: str, masks: list[str] | None = None) -> None:
+        """Compare two datasets; under masks, any value is as good as another."""
         pair = (self.files[0].dataset(path), self.files[1].dataset(path))
         types = tuple(_type_text(d.type) for d in pair)
         self._differ(path, "dtype", types)
@@ -312,6 +314,9 @@ class _Diff:
         n_bad, first = 0, None
         for start, count in boxes(pair[0]):
             a, b = (self._block(i, pair[i], start, count) for i in (0, 1))
+            if masks is not None:
+                hidden = [self.files[i].dataset(m).read(start, count) for i, m in enumerate(masks)]
+                b = np.where(hidden[0].astype(np.bool_) & hidden[1].astype(np.bool_), a, b)
             at, n = self._compare(a, b)
             if n and first is None:
                 place = tuple(int(s) + int(p) for s, p in zip(start, at, strict=True))
@@ -358,9 +363,9 @@ class _Diff:
             return out
         if a.dtype == object or b.dtype == object:
             pairs = zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)
-            return np.fromiter((not _same_values(p, q) for p, q in pairs), np.bool_, a.size).reshape(
-                a.shape
-            )
+            return np.fromiter(
+                (not _same_values(p, q) for p, q in pairs), np.bool_, a.size
+            ).reshape(a.shape)
         is_other: NDArray[np.bool_] = np.asarray(a != b)
         if not is_other.any():
             return is_other
@@ -388,8 +393,11 @@ class _Diff:
             _core.Matrix.open_sparse(f.core, path, shape=shape, is_csc=False) for f in self.files
         ]
         self._by_blocks(
-            path, shape, pair[0].indptr + pair[1].indptr,
-            lambda i, start, stop: pair[i].read(start, stop), is_csc=is_csc,
+            path,
+            shape,
+            pair[0].indptr + pair[1].indptr,
+            lambda i, start, stop: pair[i].read(start, stop),
+            is_csc=is_csc,
         )
 
     def _other_format(self, path: str) -> None:
@@ -452,8 +460,9 @@ def _canonical(
         starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
         if len(starts) < len(keys):
             wide = np.float64 if data.dtype.kind == "f" else data.dtype
-            data = np.add.reduceat(data.astype(np.int64) if data.dtype.kind in "bi" else
-                                   data.astype(wide), starts)
+            data = np.add.reduceat(
+                data.astype(np.int64) if data.dtype.kind in "bi" else data.astype(wide), starts
+            )
             keys = keys[starts]
     is_kept = data != 0
     return keys[is_kept], data[is_kept]

@@ -34,6 +34,8 @@ class HDF5File:
         A path; a URL that fsspec knows (or its ``OpenFile``, or a file of it); an image of a file in
         memory; or an object with ``read``, ``seek`` and ``tell``, which must stay open and is read
         under a lock.
+    salvage : bool
+        Open what is left of a truncated file, too: what lies beyond its end fails when it is read.
 
     Attributes
     ----------
@@ -47,8 +49,9 @@ class HDF5File:
     Methods may be called from any thread.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, *, salvage: bool = False) -> None:
         self._source = resolve(source)
+        self._is_salvage = salvage
         self.name = _source_name(self._source)
         self._core: _core.File | None = None
         self.remote: BlockCache | None = None
@@ -64,7 +67,7 @@ class HDF5File:
             message = f"{self.name} was closed"
             raise ValueError(message)
         if self._core is None or self._pid != os.getpid():
-            core, remote = _open_core(self._source, self.name)
+            core, remote = _open_core(self._source, self.name, self._is_salvage)
             identity = core.identity if remote is None else remote.identity
             if self._identity is not None and identity != self._identity:
                 message = f"{self.name} was replaced since it was opened: size or time changed"
@@ -97,10 +100,11 @@ class HDF5File:
                 "pickled"
             )
             raise TypeError(message)
-        return {"source": self._source, "identity": self._identity}
+        facts = {"source": self._source, "identity": self._identity}
+        return {**facts, "is_salvage": self._is_salvage}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._source = state["source"]
+        self._source, self._is_salvage = state["source"], state["is_salvage"]
         self.name = _source_name(self._source)
         self._core, self.remote, self._pid, self._closed = None, None, -1, False
         self._identity = state["identity"]
@@ -237,11 +241,11 @@ def _source_name(source: Any) -> str:
     return str(getattr(source, "name", "<file object>"))
 
 
-def _open_core(source: Any, name: str) -> tuple[_core.File, BlockCache | None]:
+def _open_core(source: Any, name: str, salvage: bool) -> tuple[_core.File, BlockCache | None]:
     if isinstance(source, str) and not is_url(source):
-        return _core.File(source), None
+        return _core.File(source, salvage=salvage), None
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _core.File(memoryview(source).cast("B"), name=name), None
+        return _core.File(memoryview(source).cast("B"), name=name, salvage=salvage), None
     is_remote = isinstance(source, (str, RemotePath))
     cache = open_remote(source) if is_remote else open_object(source, name)
-    return _core.File(cache.read, nbytes=cache.nbytes, name=name), cache
+    return _core.File(cache.read, nbytes=cache.nbytes, name=name, salvage=salvage), cache

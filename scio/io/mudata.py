@@ -100,7 +100,7 @@ def read_h5mu(
         value = reader.plan(modality)
         reader.notes.tell(strict=strict)
         if not is_backed:
-            _check_memory(file.name, reader.elements.plan.nbytes)
+            _check_memory(file.name, reader.elements.plan)
             reader.elements.plan.run(threads)
             result = value()
             file.core.check_unchanged()
