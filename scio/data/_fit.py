@@ -223,18 +223,18 @@ def _best_first(table: Any, flavor: str) -> NDArray[np.int64]:
     """Place of every gene in the order by which its flavour chooses (preprocessing.md 8 to 12)."""
     n_genes = len(table)
 
-    def falling(key: str) -> NDArray[np.float64]:
-        if key not in table:
-            return np.zeros(n_genes)
-        return -table[key].to_numpy(dtype=np.float64)
+    def rising(key: str) -> NDArray[np.float64]:
+        out: NDArray[np.float64] = table[key].to_numpy(dtype=np.float64)
+        return out
 
-    batches = falling("highly_variable_nbatches")
+    n_batches = "prob_zero_enriched_nbatches" if flavor == "poisson" else "highly_variable_nbatches"
+    batches = -rising(n_batches) if n_batches in table else np.zeros(n_genes)
     if flavor in ("seurat", "cell_ranger"):
-        keys = [batches, falling("dispersions_norm")]
+        keys = [batches, -rising("dispersions_norm")]
     elif flavor == "poisson":
-        keys = [batches, falling("highly_variable_rank")]
+        keys = [batches, -rising("prob_zero_enrichment_rank")]
     else:
-        keys = [batches, -falling("highly_variable_rank")]
+        keys = [batches, rising("highly_variable_rank")]
         keys = keys[::-1] if flavor == "seurat_v3" else keys
     order = np.lexsort((np.arange(n_genes), *reversed(keys)))
     place = np.empty(n_genes, dtype=np.int64)

@@ -558,15 +558,15 @@ def test_split_by_groups_keeps_them_whole(tiny_h5ad):
 @pytest.mark.parametrize(
     "keys", [{"hvg_selection": 10}, {"target_sum": None}], ids=lambda keys: next(iter(keys))
 )
-def test_what_must_be_learned_is_learned_from_the_training_part(keys, tiny_h5ad):
-    section = {"paths": [tiny_h5ad], "preprocessing": keys}
+def test_what_must_be_learned_is_learned_from_the_training_part(keys, full_h5ad):
+    section = {"paths": [full_h5ad], "preprocessing": keys, "batch_size": 20}
     shares = {"other": 0.5, "train": 0.5}
     made = build(section, split=shares)
-    training = CellDataset(tiny_h5ad, None).split(shares, seed=0)["train"]
+    training = CellDataset(full_h5ad, None).split(shares, seed=0)["train"]
     expected = PreprocessingPipeline(**keys).fit(training)
     assert made["train"].pipeline == made["other"].pipeline == expected
-    assert expected != PreprocessingPipeline(**keys).fit(tiny_h5ad)
-    assert build(section).pipeline == PreprocessingPipeline(**keys).fit(tiny_h5ad)
+    assert expected != PreprocessingPipeline(**keys).fit(full_h5ad)
+    assert build(section).pipeline == PreprocessingPipeline(**keys).fit(full_h5ad)
     for part in made.values():
         assert sum(len(batch["index"]) for batch in part.loader) > 0
 
@@ -580,7 +580,7 @@ def test_size_factors_are_those_of_all_cells_and_serve_every_part(full_h5ad):
 
 
 def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, full_adata
 ):
     honest, fits = PreprocessingPipeline.fit, []
 
@@ -589,7 +589,7 @@ def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
         return honest(self, source, **options)
 
     monkeypatch.setattr(PreprocessingPipeline, "fit", fit)
-    path = rewrite(make_adata(seed=1), tmp_path / "a.h5ad")
+    path = rewrite(full_adata, tmp_path / "a.h5ad")
     section = {
         "paths": [str(path)], "preprocessing": {"hvg_selection": 7}, "cache": str(tmp_path / "c")
     }
@@ -604,11 +604,11 @@ def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
     build({**section, "preprocessing": {"hvg_selection": 8}})
     build(section, split={"train": 0.5, "other": 0.5})
     assert len(fits) == 4
-    rewrite(make_adata(seed=2), path)
+    rewrite(full_adata[:150].copy(), path)
     other = build(section)
     assert len(fits) == 5
     assert other.pipeline != first.pipeline
-    assert len(fitted_on[1]) == 211
+
 
 
 def test_names_globs_and_files_of_a_config_are_resolved(tmp_path, tiny_h5ad):
