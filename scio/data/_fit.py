@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio.data._fitted import CellFactors, Fitted
-from scio.data._sources import Source
 from scio.data.anndata_store import AnnDataStore
 from scio.data.dataset import CellDataset
 from scio.errors import ScioWarning
@@ -25,6 +24,7 @@ from scio.pp.size_factors import pooled_size_factors
 from scio.pp.stats import gene_stats
 
 if TYPE_CHECKING:
+    from scio.data._sources import Source
     from scio.data.preprocessing import PreprocessingPipeline
 
 _Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
@@ -67,13 +67,13 @@ class JoinedMatrix(Matrix):
         self._row_nbytes = (self.dtype.itemsize + 4) * (nnz // max(1, n_rows) + 1)
 
     @property
-    def obs_names(self) -> NDArray[Any]:  # type: ignore[override]  # a cached property there
+    def obs_names(self) -> NDArray[Any]:
         """Names of the chosen cells."""
         names = np.concatenate([source.cells() for source in self._sources])
         return names if self._cells is None else names[self._cells]
 
     @property
-    def var_names(self) -> NDArray[Any]:  # type: ignore[override]
+    def var_names(self) -> NDArray[Any]:
         """Names of the columns."""
         return self._names
 
@@ -175,9 +175,7 @@ def _by_source(
     if cells is None:
         return [None] * store.n_datasets
     bounds = np.searchsorted(cells, store.starts)
-    return [
-        cells[bounds[i] : bounds[i + 1]] - store.starts[i] for i in range(store.n_datasets)
-    ]
+    return [cells[bounds[i] : bounds[i + 1]] - store.starts[i] for i in range(store.n_datasets)]
 
 
 def learn(pipeline: PreprocessingPipeline, source: Any, factors_for: Any) -> Fitted:

@@ -8,12 +8,15 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scio import _core
 from scio.data._state import Fingerprint
-from scio.data.dataset import CellDataset
 from scio.data.preprocessing import PreprocessingPipeline
 from scio.errors import IOFormatError, ScioWarning
+
+if TYPE_CHECKING:
+    from scio.data.dataset import CellDataset
 
 _FOLDER = "pipelines"
 
@@ -56,9 +59,7 @@ def fit_cached(
         path.parent.mkdir(parents=True, exist_ok=True)
         pipeline.save(path)
     except OSError as error:
-        warnings.warn(
-            ScioWarning(f"the fitted pipeline could not be kept: {error}"), stacklevel=4
-        )
+        warnings.warn(ScioWarning(f"the fitted pipeline could not be kept: {error}"), stacklevel=4)
     return pipeline
 
 

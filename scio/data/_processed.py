@@ -154,9 +154,7 @@ class _Work:
             if isinstance(self._adata, AnnDataFile):
                 self._adata.file.core.check_unchanged()
 
-    def _processed(
-        self, block: Block
-    ) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
+    def _processed(self, block: Block) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
         """data, indices and entries of each row of the next rows."""
         indices = block.indices
         if indices.dtype not in (np.int32, np.int64):
@@ -291,5 +289,7 @@ def _key(adata: Any, pipeline: PreprocessingPipeline, settings: dict[str, Any]) 
     for frame in (adata.obs, adata.var):
         for column in frame.columns:
             values = frame[column]
-            sha.update(json.dumps([str(column), str(values.dtype), [str(v) for v in values]]).encode())
+            sha.update(
+                json.dumps([str(column), str(values.dtype), [str(v) for v in values]]).encode()
+            )
     return sha.hexdigest()[:40]

@@ -262,7 +262,7 @@ class PreprocessingPipeline:
         if not missing:
             return
         named = ", ".join(missing[:_N_NAMED]) + (", …" if len(missing) > _N_NAMED else "")
-        where = ", ".join(store.names[:2]) + (", …" if store.n_datasets > 2 else "")  # noqa: PLR2004
+        where = ", ".join(store.names[:2]) + (", …" if store.n_datasets > 2 else "")
         text = (
             f"{len(missing):,} of the {len(wanted):,} genes that the pipeline selected are not among "
             f"those of {where} and the vocabulary: {named}"
@@ -340,7 +340,9 @@ class PreprocessingPipeline:
         out_dtype = np.float64 if is_double else np.float32
         out: NDArray[Any] = values.astype(out_dtype)
         if self.normalize == "library_size":
-            out = _times(values, _library_factor(values, self.total_target or 0.0, total), out_dtype)
+            out = _times(
+                values, _library_factor(values, self.total_target or 0.0, total), out_dtype
+            )
         elif self.normalize == "scran":
             out = _times(values, _cell_factor(size_factor), out_dtype)
         names = list(gene_names)
@@ -563,7 +565,7 @@ def _checked(pipeline: PreprocessingPipeline, fitted: Fitted) -> Fitted:
 def _library_factor(
     values: NDArray[Any], target_sum: float, total: float | NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """target / total of each cell, 1 for a total of 0."""
+    """Target over total of each cell, 1 for a total of 0."""
     if total is None:
         total = _totals(values)
     totals = np.asarray(total, dtype=np.float64)

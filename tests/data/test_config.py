@@ -591,7 +591,9 @@ def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
     monkeypatch.setattr(PreprocessingPipeline, "fit", fit)
     path = rewrite(full_adata, tmp_path / "a.h5ad")
     section = {
-        "paths": [str(path)], "preprocessing": {"hvg_selection": 7}, "cache": str(tmp_path / "c")
+        "paths": [str(path)],
+        "preprocessing": {"hvg_selection": 7},
+        "cache": str(tmp_path / "c"),
     }
     first = build(section)
     again = build(section)
@@ -608,7 +610,6 @@ def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
     other = build(section)
     assert len(fits) == 5
     assert other.pipeline != first.pipeline
-
 
 
 def test_names_globs_and_files_of_a_config_are_resolved(tmp_path, tiny_h5ad):

@@ -97,7 +97,14 @@ def test_the_source_may_be_anything_and_gives_the_same(full_adata, full_h5ad, tm
         for i, part in enumerate((slice(0, 90), slice(90, 200)))
     ]
     whole = CellDataset(full_h5ad, None)
-    sources = [full_h5ad, scio.open(full_h5ad), AnnDataStore(full_adata), whole, [full_h5ad], halves]
+    sources = [
+        full_h5ad,
+        scio.open(full_h5ad),
+        AnnDataStore(full_adata),
+        whole,
+        [full_h5ad],
+        halves,
+    ]
     for source in sources:
         assert fitted(source) == expected
     dense = full_adata.copy()
@@ -122,7 +129,9 @@ def test_genes_are_chosen_from_the_vocabulary_and_totals_are_of_all(full_adata, 
     pipeline = PreprocessingPipeline(target_sum=None, hvg_selection=9)
     pipeline.fit(CellDataset(full_h5ad, vocab))
     part = full_adata[:, ::2].copy()
-    assert pipeline.selected_genes == PreprocessingPipeline(hvg_selection=9).fit(part).selected_genes
+    assert (
+        pipeline.selected_genes == PreprocessingPipeline(hvg_selection=9).fit(part).selected_genes
+    )
     totals = np.asarray(full_adata.X.sum(axis=1)).ravel()
     assert pipeline.total_target == np.median(totals)
 
@@ -155,9 +164,10 @@ def test_with_a_vocabulary_the_other_genes_are_left_out(form, full_adata, full_h
     vocab = GeneVocab.from_genes(reversed([*full_adata.var_names, "elsewhere"]))
     pipeline = PreprocessingPipeline(hvg_selection=9).fit(full_h5ad)
     expected = np.zeros((200, 61), dtype=np.float32)
-    expected[:, 1:] = (processed(full_adata, 1e4) * full_adata.var_names.isin(
-        pipeline.selected_genes
-    ).astype(np.float32))[:, ::-1]
+    expected[:, 1:] = (
+        processed(full_adata, 1e4)
+        * full_adata.var_names.isin(pipeline.selected_genes).astype(np.float32)
+    )[:, ::-1]
     assert bits(in_order(pipeline, full_h5ad, form, vocab=vocab)) == bits(expected)
 
 
@@ -321,7 +331,7 @@ def test_bad_counts_are_refused_and_leave_the_pipeline_unfitted(full_adata):
     adata.X = adata.X.copy()
     adata.X.data[3] = -1
     pipeline = PreprocessingPipeline(hvg_selection=5)
-    with pytest.raises(ValueError, match="negative|needs counts"):
+    with pytest.raises(ValueError, match="needs counts"):
         pipeline.fit(adata)
     assert not pipeline.is_fitted
     empty = full_adata.copy()

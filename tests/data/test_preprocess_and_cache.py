@@ -210,8 +210,9 @@ def test_a_file_without_a_record_is_no_saved_pipeline(full_h5ad):
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(full_adata, tmp_path):
-    wide = full_adata[np.tile(np.arange(200), 40)].copy()
-    wide.obs_names = [f"cell{i}" for i in range(wide.n_obs)]
+    obs = full_adata.obs.iloc[np.tile(np.arange(200), 40)].reset_index(drop=True)
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    wide = anndata.AnnData(sp.vstack([full_adata.X] * 40, format="csr"), obs, full_adata.var)
     source = rewrite(wide, tmp_path / "in.h5ad")
     small = tmp_path / "small"
     small.mkdir()
