@@ -87,6 +87,30 @@ def test_genes_are_named_the_best_first(flavor, full_adata):
     assert many.selected_genes[:4] == few.selected_genes
 
 
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_with_batches_the_order_is_that_by_which_the_flavour_chooses(flavor, full_adata):
+    pipeline = PreprocessingPipeline(hvg_selection=9, hvg_flavor=flavor, batch_key="batch")
+    pipeline.fit(full_adata)
+    options = {"target_sum": 1e4} if flavor in ("seurat", "cell_ranger") else {}
+    table = scio.pp.highly_variable_genes(
+        full_adata, flavor=flavor, n_top_genes=9, batch_key="batch", inplace=False, **options
+    )
+    table["index"] = np.arange(len(table))
+    keys = {
+        "seurat": ["-highly_variable_nbatches", "-dispersions_norm"],
+        "cell_ranger": ["-highly_variable_nbatches", "-dispersions_norm"],
+        "seurat_v3": ["highly_variable_rank", "-highly_variable_nbatches"],
+        "seurat_v3_paper": ["-highly_variable_nbatches", "highly_variable_rank"],
+        "pearson_residuals": ["-highly_variable_nbatches", "highly_variable_rank"],
+        "poisson": ["-prob_zero_enriched_nbatches", "-prob_zero_enrichment_rank"],
+    }[flavor]
+    keys = [*keys, "index"]
+    ordered = table[table["highly_variable"]].sort_values(
+        [key.lstrip("-") for key in keys], ascending=[key[0] != "-" for key in keys]
+    )
+    assert pipeline.selected_genes == list(ordered.index)
+
+
 def test_the_source_may_be_anything_and_gives_the_same(full_adata, full_h5ad, tmp_path):
     def fitted(source: Any) -> PreprocessingPipeline:
         return PreprocessingPipeline(target_sum=None, hvg_selection=9).fit(source)
