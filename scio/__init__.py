@@ -11,10 +11,10 @@ Examples
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scio._core import __version__, build_info, get_threads, set_threads, stats
+from scio._lazy import lazy
 
 if TYPE_CHECKING:
     from scio import data, datasets, errors, io, plot, pp, testing
@@ -79,17 +79,4 @@ _OBJECTS = {
     "write_subset": "scio.io.subset",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"scio.{name}")
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS, _MODULES)

@@ -477,6 +477,7 @@ def csr_subset(
     threads: int = -1,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Return rows (None: all) with columns sent to new places (-1: left out; None: all stay)."""
+
 def pooling_scan(
     data: NDArray[Any],
     indices: NDArray[Any],
@@ -552,6 +553,7 @@ def collate(
     pad_value: float,
     dtype: str | None = None,
     index_dtype: str | None = None,
+    cell_scale: NDArray[np.float64] | None = None,
     threads: int = -1,
 ) -> dict[str, Any]:
     """Read the cells (global ids over the matrices) and collate them into one batch."""
@@ -611,6 +613,7 @@ class Loader:
         given_offsets: NDArray[np.int64] | None = None,
         dtype: str | None = None,
         index_dtype: str | None = None,
+        cell_scale: NDArray[np.float64] | None = None,
         keep: bool = False,
         kept: int = 0,
         fill: bool = False,

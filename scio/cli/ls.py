@@ -41,7 +41,9 @@ def ls(
     if handle.kind(path) is None:
         parent = path.rpartition("/")[0] or "/"
         known = handle.keys(parent) if handle.kind(parent) == "group" else []
-        message = f"{handle.name}: {path} does not exist; {near_names(path.rpartition('/')[2], known)}"
+        message = (
+            f"{handle.name}: {path} does not exist; {near_names(path.rpartition('/')[2], known)}"
+        )
         raise KeyNotFoundError(message)
     rows = list(tree(handle, path, has_parts=is_long or as_json))
     if as_json:

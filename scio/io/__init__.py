@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from scio._lazy import lazy
 from scio.io._profiles import WriteReport
 from scio.io.elements import Categorical, Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, open
@@ -36,9 +36,5 @@ __all__ = [
     "transpose_on_disk",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "transpose_on_disk":  # the writer is loaded when it is needed
-        return importlib.import_module("scio.io.transpose").transpose_on_disk
-    message = f"module 'scio.io' has no attribute {name!r}"
-    raise AttributeError(message)
+# What writes is loaded when it is needed.
+__getattr__, __dir__ = lazy(__name__, {"transpose_on_disk": "scio.io.transpose"})

@@ -6,7 +6,7 @@ Headers are looked at here; values are looked at by visitors, while the storage 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from scio import _core
 from scio._names import near_names
 from scio.errors import CorruptFileError
 from scio.io._encodings import _ENCODINGS, _SPARSE
-from scio.io._report import Report
 from scio.io._storage_check import FAILURES, StorageCheck
+
+if TYPE_CHECKING:
+    from scio.io._report import Report
 
 _MAPPINGS = ("layers", "obsm", "varm", "obsp", "varp", "uns")
 _ROOT = frozenset({"X", "obs", "var", "raw", "raw.X", "raw.var", "raw.varm", *_MAPPINGS})
@@ -73,7 +75,9 @@ class ElementCheck:
                     self._tenx(f"/{name}", "genes", "gene_names")
         else:
             self.report.add(
-                "/", "format", "no AnnData, MuData, 10x or loom file: storage was checked only",
+                "/",
+                "format",
+                "no AnnData, MuData, 10x or loom file: storage was checked only",
                 level="warning",
             )
 
@@ -162,7 +166,9 @@ class ElementCheck:
             return
         if not is_new and not {"raw.X", "raw.var"} & set(names):
             return
-        paths = {k: f"{base}/raw/{k}" if is_new else f"{base}/raw.{k}" for k in ("X", "var", "varm")}
+        paths = {
+            k: f"{base}/raw/{k}" if is_new else f"{base}/raw.{k}" for k in ("X", "var", "varm")
+        }
         if is_new:
             self._encoding(f"{base}/raw", ("raw", "anndata"))
             if not self._members(f"{base}/raw"):
@@ -390,8 +396,10 @@ class ElementCheck:
         for name, dataset in parts.items():
             if dataset is None:
                 continue
-            is_number = dataset.dtype is not None if name == "data" else (
-                dataset.type["class"] == "integer"
+            is_number = (
+                dataset.dtype is not None
+                if name == "data"
+                else (dataset.type["class"] == "integer")
             )
             if not is_number:
                 expected = "numbers or bools" if name == "data" else "integers"
@@ -409,7 +417,9 @@ class ElementCheck:
             return
         if lengths["indptr"] != shape[0] + 1:
             found = f"{lengths['indptr']:,} entries"
-            self._fail(f"{path}/indptr", "shape", found, f"{shape[0] + 1:,}, one more than {major}s")
+            self._fail(
+                f"{path}/indptr", "shape", found, f"{shape[0] + 1:,}, one more than {major}s"
+            )
             return
         indptr = self._try(f"{path}/indptr", self.file.read, f"{path}/indptr")
         if indptr is None or n_values is None:
@@ -506,7 +516,9 @@ class ElementCheck:
                 )
             else:
                 out.append(name)
-        repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        repeated = (
+            sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        )
         if repeated:
             self._fail(path, "frame", f"column-order names {repeated[0]!r} twice", "each name once")
         return list(dict.fromkeys(out))
@@ -586,8 +598,7 @@ class ElementCheck:
             labels = np.ravel(values).tolist()
             repeated = len(labels) - len(set(labels))
             if repeated:
-                seen: set[Any] = set()
-                again = next(v for v in labels if v in seen or seen.add(v))
+                again = next(v for i, v in enumerate(labels) if v in labels[:i])
                 self._fail(path, "categories", f"{again!r} is there twice", "distinct categories")
         return shape[0] if shape else 1
 
@@ -646,7 +657,9 @@ class ElementCheck:
             if not (mask.type["is_bool"] or mask.type["class"] == "integer"):
                 self._fail(f"{path}/mask", "mask", mask.type["class"], "bools")
             elif values is not None and mask.shape != values.shape:
-                self._fail(f"{path}/mask", "mask", f"shape {mask.shape}", f"{values.shape}, as values")
+                self._fail(
+                    f"{path}/mask", "mask", f"shape {mask.shape}", f"{values.shape}, as values"
+                )
 
     def _awkward(self, path: str, axes: Axes) -> None:
         form, length = self._text(path, "form"), self._attr(path, "length")
@@ -703,13 +716,17 @@ class ElementCheck:
             self.storage.visit(path, look, finish)
 
     def _is_tenx_v2(self, names: set[str]) -> bool:
-        return any({"data", "indices", "indptr", "shape"} <= set(self._members(f"/{n}")) for n in names)
+        return any(
+            {"data", "indices", "indptr", "shape"} <= set(self._members(f"/{n}")) for n in names
+        )
 
     def _tenx(self, base: str, *features: str) -> None:
         members = set(self._members(base))
         missing = [n for n in ("data", "indices", "indptr", "shape") if n not in members]
         if missing:
-            self._fail(base, "members", f"lacks {', '.join(missing)}", "data, indices, indptr, shape")
+            self._fail(
+                base, "members", f"lacks {', '.join(missing)}", "data, indices, indptr, shape"
+            )
             return
         shape = self._try(f"{base}/shape", self.file.read, f"{base}/shape")
         flat = np.ravel(shape) if shape is not None else np.empty(0)
@@ -791,7 +808,9 @@ class _Rows:
             report.add(f"{self.path}/indices", "indices", self.bad, f"in [0, {self.n_minor})")
             return
         if not self.is_sorted:
-            report.add(self.path, "order", f"indices of a {self.major} are not sorted", level="note")
+            report.add(
+                self.path, "order", f"indices of a {self.major} are not sorted", level="note"
+            )
         if self.has_duplicates:
             found = f"an index is twice in a {self.major}"
             report.add(self.path, "duplicates", found, "distinct indices", level="warning")

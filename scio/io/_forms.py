@@ -30,9 +30,7 @@ def form_of(source: str | os.PathLike[str]) -> str:
         form = form_of_file(file)
         if form == "hdf5":
             found = ", ".join(file.keys("/")) or "nothing"
-            message = (
-                f"{file.name} is HDF5, but no AnnData, MuData, 10x or loom file: its root has {found}"
-            )
+            message = f"{file.name} is HDF5, but no AnnData, MuData, 10x or loom file: its root has {found}"
             raise IOFormatError(message)
         return form
     finally:

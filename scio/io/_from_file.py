@@ -45,7 +45,10 @@ def members_of_file(file: AnnDataFile) -> Members:
 
 
 def _raw(raw: Raw) -> Members:
-    return Members("raw", {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": _in_memory_if_odd(raw.X)})
+    return Members(
+        "raw",
+        {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": _in_memory_if_odd(raw.X)},
+    )
 
 
 class LazyMembers(dict[str, Any]):

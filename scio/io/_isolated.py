@@ -132,9 +132,7 @@ def _ending(code: int) -> str | None:
     return f"ended with exit code {code}"
 
 
-def _collect(
-    child: subprocess.Popen[bytes], deadline: float
-) -> tuple[dict[str, bytearray], bool]:
+def _collect(child: subprocess.Popen[bytes], deadline: float) -> tuple[dict[str, bytearray], bool]:
     """Read both pipes to their ends; False when time or size ran out."""
     parts = {"stdout": bytearray(), "stderr": bytearray()}
     assert child.stdout is not None

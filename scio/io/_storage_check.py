@@ -9,17 +9,19 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scio import _core
 from scio.errors import IOFormatError, KeyNotFoundError, UnsafeFileError, UnsupportedError
 from scio.io import _values
-from scio.io._report import Report
 from scio.io._streams import DIGEST
-from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio import _core
+    from scio.io._report import Report
+    from scio.io.hdf5 import HDF5File
 
 FAILURES = (IOFormatError, KeyNotFoundError, IndexError, TypeError, OverflowError, ValueError)
 BLOCK_NBYTES = 32 << 20
@@ -142,7 +144,9 @@ class StorageCheck:
             if dataset.shape is not None:
                 dataset.units()
         except UnsafeFileError as error:
-            self.fail(path, "safety", self._message(error, path), "data in this file, within limits")
+            self.fail(
+                path, "safety", self._message(error, path), "data in this file, within limits"
+            )
         except UnsupportedError as error:
             self._bad.add(path)
             text = self._message(error, path)
@@ -152,9 +156,7 @@ class StorageCheck:
 
     # --- values
 
-    def visit(
-        self, path: str, visitor: Visitor, finish: Callable[[], None] | None = None
-    ) -> None:
+    def visit(self, path: str, visitor: Visitor, finish: Callable[[], None] | None = None) -> None:
         """Show the blocks of a 1-D dataset to `visitor`, in order, once they are decoded."""
         self._visitors.setdefault(path, []).append(visitor)
         if finish is not None:
@@ -184,7 +186,9 @@ class StorageCheck:
         skips_holes = not is_visited and digest is None
         if self._unwritten_nbytes(dataset) > _MAX_UNWRITTEN_NBYTES:
             self.report.add(
-                path, "storage", f"{self._unwritten_nbytes(dataset):,} bytes were never written",
+                path,
+                "storage",
+                f"{self._unwritten_nbytes(dataset):,} bytes were never written",
                 level="warning",
             )
             skips_holes, digest, is_visited = True, None, False

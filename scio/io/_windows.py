@@ -14,16 +14,19 @@ from scio._storage.atomic import Temporary, check_space
 from scio._storage.keys import MARK
 from scio.io import _coding
 from scio.io._profiles import Profile, WriteReport
+from scio.io.h5ad import MatrixHandle
 from scio.io.write import _tell_of_unread, mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 
 if TYPE_CHECKING:
     from scio.io._plain import Members
-    from scio.io.h5ad import AnnDataFile, MatrixHandle
+    from scio.io.h5ad import AnnDataFile, _Mapping
 
 MAX_MEMORY = 256 << 20
 _MIN_ENTRIES = 1 << 16
 _MIN_MEMORY = 8 << 20
+_MATRIX_RANK = 2
+_SPARSE = frozenset({"csr_matrix", "csc_matrix", "csr", "csc"})
 
 SparseArrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
 Convert = Callable[[Any, str], Any]
@@ -62,6 +65,21 @@ def stored_rows(handle: MatrixHandle) -> _core.Matrix:
     """
     shape = handle.shape[::-1] if handle.format == "csc" else handle.shape
     return _core.Matrix.open_sparse(handle._file.core, handle.path, shape=shape)
+
+
+def stored_matrix(members: _Mapping, name: str) -> MatrixHandle | None:
+    """Open a member that is a matrix of numbers, by its headers; None if it is something else."""
+    if members._is_compound:
+        return None
+    file, path = members._file, members._paths.get(name, f"{members._path}/{name}")
+    if file.kind(path) == "group":
+        encoding = file.scalar_attr(path, "encoding-type")
+        is_sparse = encoding in _SPARSE or "h5sparse_format" in file.attr_names(path)
+        return MatrixHandle(file, path, members._shape) if is_sparse else None
+    dataset = file.dataset(path)
+    is_matrix = dataset.shape is not None and len(dataset.shape) == _MATRIX_RANK
+    is_plain = dataset.dtype is not None and not dataset.type["unsupported"]
+    return MatrixHandle(file, path, members._shape) if is_matrix and is_plain else None
 
 
 def publish(

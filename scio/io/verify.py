@@ -1,4 +1,4 @@
-"""`scio.verify`: is this file sound?"""
+"""`scio.verify`: say whether a file is sound."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def verify(
             raise ValueError(message)
         return check_file(path)
     if not isinstance(path, (str, os.PathLike)):
-        message = f"deep=True reads in another process, which needs a path, not {type(path).__name__}"
+        message = (
+            f"deep=True reads in another process, which needs a path, not {type(path).__name__}"
+        )
         raise ValueError(message)
     from scio.io._isolated import verify_isolated
 
@@ -113,4 +115,6 @@ def _check(file: HDF5File, *, is_deep: bool) -> Report:
 def _note_superblock(file: HDF5File, report: Report) -> None:
     end, nbytes = file.core.superblock["end"], file.core.nbytes
     if end < nbytes:
-        report.add("/", "file", f"{nbytes - end:,} bytes after the end of the HDF5 part", level="note")
+        report.add(
+            "/", "file", f"{nbytes - end:,} bytes after the end of the HDF5 part", level="note"
+        )

@@ -239,6 +239,19 @@ def test_bits_do_not_depend_on_storage_type_or_threads(counts, labels, content):
         _core.set_threads(n_threads)
 
 
+def test_explicit_zeros_change_no_bit_of_doubles(counts):
+    """Totals that are not exact, too: they are those that normalising divides by."""
+    dense = np.log1p(counts[:600].astype(np.float64))
+    kept = scio.CSR.from_scipy(sp.csr_matrix(np.where(dense == 0, 1.0, dense)))
+    kept.data[(dense == 0).reshape(-1)] = 0
+    expected, got = gene_stats(dense, batch_key=None), gene_stats(kept)
+
+    assert kept.nnz == dense.size
+    assert_same(expected, got)
+    totals = _core.row_totals(kept.data, kept.indices, kept.indptr, shape=kept.shape)[0]
+    np.testing.assert_array_equal(got.totals, totals)
+
+
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 def test_files_give_the_bits_of_memory_in_any_window(
     counts, labels, storage, tmp_path, monkeypatch
