@@ -183,7 +183,6 @@ def _pandas(actual: Any, expected: Any, where: str) -> None:
     if isinstance(expected, pandas.api.extensions.ExtensionArray) and hasattr(expected, "_mask"):
         missing = np.asarray(expected.isna())
         _array(np.asarray(actual.isna()), missing, f"{where}/mask")
-        present = [a[~missing].to_numpy() for a in (actual, expected)]
-        _array(*present, where)
+        _array(actual[~missing].to_numpy(), expected[~missing].to_numpy(), where)
         return
     _array(np.asarray(actual), np.asarray(expected), where)

@@ -153,7 +153,9 @@ def test_memory_ends_at_the_kth_allocation_of_ours(faults, writer, once):
     n_calls, new = faults.count(writer, "alloc", path="/scio/_")
     assert n_calls > 100
     n_failed = 0
-    for row in faults.sweep(writer, "alloc", [*range(1, 12), *range(12, n_calls, n_calls // 23)], **how):
+    for row in faults.sweep(
+        writer, "alloc", [*range(1, 12), *range(12, n_calls, n_calls // 23)], **how
+    ):
         assert row["status"] in {0, MEMORY_ERROR}, row
         assert row["sha256"] == (new if row["status"] == 0 else OLD), row
         assert row["others"] == [], row
@@ -227,7 +229,9 @@ DISK = """
 """
 
 
-def run(code: str, *arguments: object, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+def run(
+    code: str, *arguments: object, command: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*command, sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True, text=True, timeout=100, check=False,

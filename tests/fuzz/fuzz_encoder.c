@@ -1,7 +1,8 @@
 /* What the encoder makes of any chunk, our decoder takes back.  Input: u8 level, u8 item size, u8
  * flags (1: checksum, 2: encode with an encoder that was used before); then the chunk.
  *
- * The chunk is encoded twice, by a fresh encoder and by one with a history: the bytes must agree. */
+ * The chunk is encoded twice, by a fresh encoder and by one with a history: the bytes must agree.
+ */
 #include "base/mem.h"
 #include "codec/encoder.h"
 #include "codec/pipeline.h"
@@ -80,8 +81,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         memcmp(in, input.data, input.nbytes) != 0)
         abort();
     back = guard_buffer(&areas[3], input.nbytes, 0);
-    if (scio_pipeline_decode(&pipeline, 0, decoder, stored[0], stored_nbytes[0], back,
-                             input.nbytes, NULL) != SCIO_OK ||
+    if (scio_pipeline_decode(&pipeline, 0, decoder, stored[0], stored_nbytes[0], back, input.nbytes,
+                             NULL) != SCIO_OK ||
         memcmp(back, in, input.nbytes) != 0)
         abort();
     guard_check(back);

@@ -103,8 +103,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-
-
 @pytest.mark.parametrize("kind", MUTATIONS)
 @pytest.mark.parametrize("writer", ["ours", "anndata"])
 def test_only_our_errors_come(images, writer, kind):
@@ -121,7 +119,6 @@ def test_only_our_errors_come(images, writer, kind):
                 read_everything(image)
             seen["read"] += 1
         except (ScioError, MemoryError) as error:
-            assert str(error), (kind, writer, case)
             seen[type(error).__name__] += 1
         except Exception as error:
             error.add_note(f"SCIO_FUZZ_SEED={SEED}, {kind} of {writer}, case {case}")
