@@ -18,7 +18,7 @@ from scio.testing._broken import _broken_file, _sound
 
 LIMIT_S = 5
 MAX_GROWTH_NBYTES = 512 << 20
-SEEDS = (0, 1, 2)  # other elements, other places, both compressions
+SEEDS = (0, 1)  # other elements, other places, both compressions
 
 
 def refusal(
@@ -67,7 +67,6 @@ LAZY = [
 
 @pytest.mark.parametrize("rule", LAZY)
 def test_the_lazy_handle_refuses_too(rule):
-    n_tried = 0
     for seed in range(12):
         broken = _broken_file(rule, seed, None)
         if not f"{broken.element} ".startswith(
@@ -76,10 +75,8 @@ def test_the_lazy_handle_refuses_too(rule):
             continue  # the walk above does not go there
         text = str(refusal(read_through_handle, broken, IOFormatError))
         assert broken.element.rpartition("/")[0] in text, (seed, text)
-        n_tried += 1
-        if n_tried == 2:
-            return
-    assert n_tried > 0
+        return
+    pytest.fail("no seed breaks an element that the handle reads")
 
 
 def test_a_sound_file_is_read(tmp_path):
