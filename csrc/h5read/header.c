@@ -211,9 +211,16 @@ static scio_status
 read_continuations(header_reader *reader, scio_error *err)
 {
     for (size_t i = 1; i < reader->blocks->n_blocks; i++) {
+        scio_error block_err = SCIO_ERROR_INIT;
         scio_cursor cursor = {0};
+        const scio_status status = read_block(reader, i, &cursor, &block_err);
 
-        SCIO_TRY(read_block(reader, i, &cursor, err));
+        if (scio_h5_skips(reader->file, status)) /* attributes, most often: the object stays */
+            continue;
+        if (status != SCIO_OK) {
+            scio_error_move(err, &block_err);
+            return status;
+        }
         if (reader->header->version != 1)
             SCIO_TRY(scio_cursor_signature(&cursor, "OCHK", err));
         SCIO_TRY(take_messages(reader, &cursor, err));

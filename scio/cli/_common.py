@@ -34,7 +34,7 @@ def reports_errors_as(code: int) -> Callable[[Callable[..., None]], Callable[...
             except KeyboardInterrupt:
                 print("scio: stopped", file=sys.stderr)
                 raise typer.Exit(130) from None
-            except (ScioError, OSError, ValueError, TypeError, MemoryError) as error:
+            except (ScioError, OSError, ValueError, MemoryError) as error:
                 print(f"scio: {message_of(error)}", file=sys.stderr)
                 raise typer.Exit(code) from None
 

@@ -1,4 +1,4 @@
-"""``scio verify FILE``: is this file sound?"""
+"""``scio verify FILE``: say whether a file is sound."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Headers are looked at here; values are looked at by visitors, while the storage 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from scio import _core
 from scio._names import near_names
 from scio.errors import CorruptFileError
 from scio.io._encodings import _ENCODINGS, _SPARSE
-from scio.io._report import Report
 from scio.io._storage_check import FAILURES, StorageCheck
+
+if TYPE_CHECKING:
+    from scio.io._report import Report
 
 _MAPPINGS = ("layers", "obsm", "varm", "obsp", "varp", "uns")
 _ROOT = frozenset({"X", "obs", "var", "raw", "raw.X", "raw.var", "raw.varm", *_MAPPINGS})
@@ -596,8 +598,7 @@ class ElementCheck:
             labels = np.ravel(values).tolist()
             repeated = len(labels) - len(set(labels))
             if repeated:
-                seen: set[Any] = set()
-                again = next(v for v in labels if v in seen or seen.add(v))
+                again = next(v for i, v in enumerate(labels) if v in labels[:i])
                 self._fail(path, "categories", f"{again!r} is there twice", "distinct categories")
         return shape[0] if shape else 1
 

@@ -8,14 +8,16 @@ so on, in the order of the alphabet; since the members of AnnData's groups are k
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scio import _core
 from scio.errors import IOFormatError, KeyNotFoundError
 from scio.io._encodings import _SPARSE
 from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio import _core
 
 UNNAMED = "unnamed-"
 _ROOT = ("X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp")
@@ -91,11 +93,20 @@ class RenamedFile(HDF5File):
         return None
 
     def _tag(self, stored: str) -> str | None:
-        """Encoding, "" without one; None when the object is gone as well."""
+        """Encoding, by the members when the attributes are gone; "" without one, None: not known."""
+        real = self._proxy.real
         try:
-            return str(self._proxy.real.text_attr(stored, "encoding-type") or "")
+            if real.attr_names(stored):
+                return str(real.text_attr(stored, "encoding-type") or "")
+            if real.kind(stored) == "dataset":
+                shape = real.dataset(stored).shape
+                return "array" if shape is not None and len(shape) == 2 else None
+            members = {link[0] for link in real.links(stored)}
         except (IOFormatError, KeyNotFoundError, TypeError):
             return None
+        if {"data", "indices", "indptr"} <= members:
+            return "csr_matrix"
+        return "dataframe" if "_index" in members else None
 
     def _root_names(self, lost: list[str]) -> list[str] | None:
         """A run of the names that a root has, to which the encodings fit."""

@@ -9,17 +9,19 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scio import _core
 from scio.errors import IOFormatError, KeyNotFoundError, UnsafeFileError, UnsupportedError
 from scio.io import _values
-from scio.io._report import Report
 from scio.io._streams import DIGEST
-from scio.io.hdf5 import HDF5File
+
+if TYPE_CHECKING:
+    from scio import _core
+    from scio.io._report import Report
+    from scio.io.hdf5 import HDF5File
 
 FAILURES = (IOFormatError, KeyNotFoundError, IndexError, TypeError, OverflowError, ValueError)
 BLOCK_NBYTES = 32 << 20

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scio import _core
 from scio._names import near_names
 from scio._optional import require
+from scio._storage.keys import MARK
 from scio.errors import ScioWarning, UnsupportedError
 from scio.io import _coding
 from scio.io._forms import elements_of, form_of
@@ -25,7 +26,6 @@ from scio.io.hdf5 import HDF5File
 from scio.io.write import mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 from scio.matrix import CSR
-from scio._storage.keys import MARK
 
 _BLOCK_NBYTES = 64 << 20
 _LAYOUTS = ("csr", "csc")
@@ -182,12 +182,9 @@ def convert(
     written = WriteReport(target, compat)
     context = Context(options, Profile(compat), written, _coding.to_plain)
     if target.endswith(".h5mu"):
-        change.prefix = _write_h5mu(
-            source, target, form, modality, genome, change, context, overwrite
-        )
+        _write_h5mu(source, target, form, modality, genome, change, context, overwrite)
     else:
         _write_h5ad(source, target, form, modality, genome, change, context, overwrite)
-    change.check_all_met()
     return _report(source, target, form, modality, genome, written)
 
 
@@ -201,22 +198,25 @@ class _Values:
         self, name: str, layout: str | None, types: dict[str, np.dtype[Any]], narrow: bool
     ) -> None:
         self.name, self.layout, self.types, self.narrow = name, layout, types, narrow
-        self.met: list[str] = []
-        self.prefix = ""
 
     @property
     def is_idle(self) -> bool:
         return self.layout is None and not self.types and not self.narrow
 
-    def check_all_met(self) -> None:
-        absent = [name for name in self.types if name not in self.met]
+    def _check_types(self, members: Members) -> None:
+        parts = members.members
+        known = [f"layers/{name}" for name in parts.get("layers") or ()]
+        known += ["X"] if parts.get("X") is not None else []
+        known += ["raw/X"] if parts.get("raw") is not None else []
+        absent = [name for name in self.types if name not in known]
         if absent:
-            near = near_names(absent[0], self.met)
+            near = near_names(absent[0], known)
             message = f"{self.name}: dtype names {absent[0]!r}, no matrix of the file; {near}"
             raise ValueError(message)
 
     def members(self, members: Members) -> Members:
         """X, layers and raw/X of an AnnData, changed when they are written."""
+        self._check_types(members)
         parts = dict(members.members)
         for key in ("X", "layers", "raw"):
             value = parts.get(key)
@@ -240,7 +240,6 @@ class _Values:
         """A matrix in its new layout and type."""
         if value is None:
             return None
-        self.met.append(name)
         parts = _parts_of(value, name)
         if isinstance(parts, (SparseParts, DenseParts)):
             parts = self._laid_out(name, parts)
@@ -361,12 +360,15 @@ def _cast(parts: SparseParts | DenseParts, dtype: np.dtype[Any], where: str) -> 
     def cast(values: NDArray[Any], n_before: int) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
             out = values.astype(dtype)
-        same = (out == values) | ((out != out) & (values != values))
+        same = out == values
         if dtype.kind == "f":  # rounding is what a shorter float is for, overflow is not
-            same |= np.isfinite(out) & np.isfinite(values)
-        if dtype.kind in "iu" and values.dtype.kind in "iuf" and values.size:
-            facts = np.iinfo(dtype)  # comparing after a wrap could come out equal
-            same &= (values >= facts.min) & (values <= facts.max)
+            same |= (np.isfinite(out) & np.isfinite(values)) | (np.isnan(out) & np.isnan(values))
+        if dtype.kind in "iu":  # what wraps may compare equal: 2.0**63 becomes 2**63 - 1
+            facts = np.iinfo(dtype)
+            top: Any = (
+                2.0 ** (facts.max.bit_length()) if values.dtype.kind == "f" else facts.max + 1
+            )
+            same &= (values >= facts.min) & (values < top)
         if not same.all():
             at = int(np.argmin(same))
             message = (
@@ -438,8 +440,8 @@ def _write_h5mu(
     change: _Values,
     context: Context,
     overwrite: bool,
-) -> str:
-    """Write a MuData file; return the name of its only modality."""
+) -> None:
+    """Write a MuData file, of all modalities or of one matrix."""
     from scio.io.mudata import read_h5mu, write_h5mu
 
     mudata = require("mudata", "converting to .h5mu")
@@ -466,7 +468,6 @@ def _write_h5mu(
         convert_strings_to_categoricals=False,
     )
     context.report.elements.extend(report.elements)
-    return name
 
 
 def _read(source: str, form: str, modality: str | None, genome: str | None) -> Any:

@@ -161,7 +161,7 @@ class _Diff:
     def _tell(self, path: str, rule: str, a: Any, b: Any) -> None:
         self.report.add(path, rule, _text(b), _text(a))
 
-    def _differ(self, path: str, rule: str, pair: tuple[Any, Any]) -> bool:
+    def _differ(self, path: str, rule: str, pair: tuple[Any, ...]) -> bool:
         if pair[0] == pair[1]:
             return False
         self._tell(path, rule, *pair)
@@ -278,18 +278,19 @@ class _Diff:
         codes = [f.dataset(f"{path}/codes") for f in self.files]
         if self._differ(path, "shape", (codes[0].shape, codes[1].shape)) or not self.values:
             return
-        n_bad, first = 0, ()
+        n_bad = 0
+        first: tuple[int, Any, Any] | None = None
         for start, count in boxes(codes[0]):
-            a, b = (c.read(start, count).astype(np.int64) for c in codes)
-            if (b >= len(labels[1])).any() or (b < -1).any():
+            x, y = (c.read(start, count).astype(np.int64) for c in codes)
+            if (y >= len(labels[1])).any() or (y < -1).any():
                 message = f"{self.files[1].name}: {path}/codes lie outside its {len(labels[1])} categories"
                 raise CorruptFileError(message)
-            is_other = a != table[b]
+            is_other = x != table[y]
             if is_other.any():
                 i = int(is_other.argmax())
-                first = first or (start[0] + i, _label(labels[0], a[i]), _label(labels[1], b[i]))
+                first = first or (start[0] + i, _label(labels[0], x[i]), _label(labels[1], y[i]))
                 n_bad += int(is_other.sum())
-        if n_bad:
+        if first is not None:
             self._tell_values(path, f"row {first[0]}", first[1], first[2], n_bad)
 
     def _labels(self, file: HDF5File, path: str) -> list[Any]:
@@ -323,8 +324,8 @@ class _Diff:
                 first = (place, a[at], b[at])
             n_bad += n
         if first is not None:
-            place = ", ".join(map(str, first[0]))
-            self._tell_values(path, f"[{place}]" if place else "", first[1], first[2], n_bad)
+            at_text = ", ".join(map(str, first[0]))
+            self._tell_values(path, f"[{at_text}]" if at_text else "", first[1], first[2], n_bad)
 
     def _tell_values(self, path: str, place: str, a: Any, b: Any, n_bad: int) -> None:
         more = f" ({n_bad:,} differ)" if n_bad > 1 else ""
@@ -361,7 +362,7 @@ class _Diff:
                 part = self._is_other(a[name], b[name])
                 out |= part.reshape(*a.shape, -1).any(axis=-1)
             return out
-        if a.dtype == object or b.dtype == object:
+        if "O" in (a.dtype.kind, b.dtype.kind):
             pairs = zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)
             return np.fromiter(
                 (not _same_values(p, q) for p, q in pairs), np.bool_, a.size
@@ -370,7 +371,7 @@ class _Diff:
         if not is_other.any():
             return is_other
         if a.dtype.kind in "fc" or b.dtype.kind in "fc":
-            is_other &= ~((a != a) & (b != b))
+            is_other &= ~(np.isnan(a) & np.isnan(b))
         if (self.rtol or self.atol) and a.dtype.kind in "iufc" and b.dtype.kind in "iufc":
             with np.errstate(invalid="ignore", over="ignore"):
                 wide = np.result_type(a, b, np.float64)
@@ -434,7 +435,8 @@ class _Diff:
             stop = max(start + 1, int(np.searchsorted(load, most, side="right")) - 1)
             a, b = (read(i, start, stop) for i in (0, 1))
             if not all(np.array_equal(p, q) for p, q in zip(a, b, strict=True)):
-                keys, x, y = _aligned(_canonical(*a, shape[1]), _canonical(*b, shape[1]))
+                parts = (_canonical(block, shape[1]) for block in (a, b))
+                keys, x, y = _aligned(*parts)
                 is_other = self._is_other(x, y)
                 if is_other.any() and first is None:
                     i = int(is_other.argmax())
@@ -444,14 +446,15 @@ class _Diff:
                 n_bad += int(is_other.sum())
             start = stop
         if first is not None:
-            place = f"[{first[0][0]}, {first[0][1]}]"
-            self._tell_values(path, place, first[1], first[2], n_bad)
+            at = f"[{first[0][0]}, {first[0][1]}]"
+            self._tell_values(path, at, first[1], first[2], n_bad)
 
 
 def _canonical(
-    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], n_minor: int
+    block: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]], n_minor: int
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Positions and values: ascending, duplicates summed, zeros gone."""
+    data, indices, indptr = block
     rows = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
     keys = rows * n_minor + indices
     if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
@@ -484,7 +487,7 @@ def _aligned(
 
 
 def _is_matrix(kind: str | None, tag: str) -> bool:
-    return tag.split(" ")[0] in ({"array"} if kind == "dataset" else _SPARSE)
+    return tag.split(" ", maxsplit=1)[0] in ({"array"} if kind == "dataset" else _SPARSE)
 
 
 def _tag(file: HDF5File, path: str) -> str:
@@ -508,7 +511,8 @@ def _type_text(info: dict[str, Any]) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return bool(a == b) or (a != a and b != b)
+    both = isinstance(a, (float, complex)) and isinstance(b, (float, complex))
+    return bool(a == b) or (both and bool(np.isnan(a) and np.isnan(b)))
 
 
 def _same_values(a: Any, b: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ from scio.io._renamed import RenamedFile
 from scio.io._report import Report
 from scio.io._storage_check import FAILURES, _grid, boxes
 from scio.io.elements import Categorical, Frame, read_column
-from scio.io.hdf5 import HDF5File
 from scio.io.read import read_element, read_h5ad
 from scio.io.verify import verify
 from scio.io.write import mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 from scio.matrix import CSR
+
+if TYPE_CHECKING:
+    from scio.io.hdf5 import HDF5File
 
 _BLOCK_ENTRIES = 4 << 20
 _BROKEN = (*FAILURES, ScioError, MemoryError)
@@ -174,7 +176,7 @@ def _members(file: HDF5File, report: RepairReport, sum_duplicates: bool) -> Memb
         message = f"{file.name}: nothing of an AnnData is left at its root ({', '.join(names) or 'empty'})"
         raise IOFormatError(message)
     salvage = _Salvage(file, report, sum_duplicates)
-    if any(salvage.kind(f"/{axis}") == "dataset" for axis in ("obs", "var")):
+    if any(salvage.is_compound(f"/{axis}") for axis in ("obs", "var")):
         members = _coding.members_of(read_h5ad(file), convert_strings=False)
         report.repair("/", "the layout of anndata before 0.7 was turned into today's")
         return members
@@ -199,11 +201,21 @@ class _Salvage:
         self._gone: set[str] = set()
         self.is_truncated = file.core.superblock["end"] > file.core.nbytes
 
+    def is_compound(self, path: str) -> bool:
+        """Whether this is a data frame as anndata before 0.7 wrote it."""
+        if self.kind(path) != "dataset":
+            return False
+        dataset = self.file.dataset(path)
+        return dataset.type["class"] == "compound" and len(dataset.shape or ()) == 1
+
     # --- the whole
 
     def members(self, names: list[str]) -> Members:
         obs, var = self._frame("/obs"), self._frame("/var")
         x = self._matrix("/X") if self.kind("/X") is not None else None
+        if obs is None and var is None and x is None:
+            message = f"{self.file.name}: neither X nor obs nor var can be read: nothing is left"
+            raise IOFormatError(message)
         n_obs = self._length(obs, x, 0)
         n_vars = self._length(var, x, 1)
         keep = np.ones(n_obs, np.bool_)
@@ -278,7 +290,7 @@ class _Salvage:
         structure = self._structure(path)
         known = isinstance(tag, str) and tag in _ENCODINGS
         fits = known and _ENCODINGS[str(tag)][0] == self.file.kind(path)
-        if structure and (not fits or _family(str(tag)) != _family(structure)):
+        if structure and (not fits or str(tag) != structure):
             if tag is not None or self.file.scalar_attr(path, "h5sparse_format") is None:
                 is_old = structure == "dataframe" and tag is None
                 said = "no encoding-type" if tag is None else f"encoding-type {tag!r:.40}"
@@ -389,7 +401,9 @@ class _Salvage:
         names = _keys(self.file, "/raw")
         if not {"X", "var"} <= set(names):
             if self.kind("/raw") == "group":
-                self.report.lose("/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed")
+                self.report.lose(
+                    "/raw", f"has {', '.join(names) or 'nothing'}; X and var are needed"
+                )
             return None
         try:
             frame = _FrameParts(self, "/raw/var")
@@ -403,10 +417,15 @@ class _Salvage:
             self.lose("/raw", error)
             return None
 
-    def _dict(self, path: str) -> dict[str, Any]:
+    def _dict(self, path: str, above: tuple[int, ...] = ()) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if self.kind(path) != "group":
             return out
+        address = self.file.core.address(path)
+        if address in above:
+            message = "contains itself: left out"
+            raise IOFormatError(message)
+        above = (*above, address)
         for name in _keys(self.file, path):
             member = f"{path}/{name}"
             try:
@@ -421,7 +440,9 @@ class _Salvage:
                 elif encoding == "dataframe":
                     out[name] = _FrameParts(self, member).table()
                 else:
-                    out[name] = self._dict(member) if is_dict else read_element(self.file, member)
+                    out[name] = (
+                        self._dict(member, above) if is_dict else read_element(self.file, member)
+                    )
             except _BROKEN as error:
                 self.lose(member, error)
         return out
@@ -536,12 +557,34 @@ class _Matrix:
         self.report.repair(self.path, "no attribute shape")
         if masks is not None:
             return len(masks[axis])
-        other = Frame(self.file, "/obs" if self.is_csc else "/var", "frame")
-        return len(other)
+        path = "/obs" if self.is_csc else "/var"
+        try:
+            return len(Frame(self.file, path, "frame"))
+        except _BROKEN:
+            found = f"{path} is lost, too: as many as the indices need"
+            self.report.lose(self.path, found)
+            return self._n_needed()
+
+    def _n_needed(self) -> int:
+        """One more than the largest index that can be read."""
+        dataset = self.file.dataset(f"{self.path}/indices")
+        n = 0
+        for start, count in boxes(dataset):
+            try:
+                n = max(n, int(dataset.read(start, count).max(initial=-1)) + 1)
+            except FAILURES:
+                continue
+        return n
 
     def _indptr(self, stored: NDArray[Any], n_values: int) -> tuple[NDArray[np.int64], Mask]:
-        """indptr in 64 bits, and which rows it still describes."""
+        """Indptr in 64 bits, and which rows it still describes."""
+        if stored.dtype.kind not in "iu":
+            self.report.repair(f"{self.path}/indptr", f"{stored.dtype} became int64")
         indptr = stored.astype(np.int64)
+        if len(indptr) and 0 <= indptr[-1] < n_values:
+            n_behind = n_values - int(indptr[-1])
+            found = f"{n_behind:,} values lie behind its end: left out"
+            self.report.lose(f"{self.path}/indptr", found)
         if len(indptr) == 0:
             return np.zeros(1, np.int64), np.zeros(0, np.bool_)
         falls = np.diff(indptr) < 0
@@ -568,7 +611,9 @@ class _Matrix:
             pass
         is_unsorted, has_duplicates, n_outside = self._facts
         if n_outside:
-            self.report.lose(f"{self.path}/indices", f"{n_outside:,} entries out of range: left out")
+            self.report.lose(
+                f"{self.path}/indices", f"{n_outside:,} entries out of range: left out"
+            )
         if is_unsorted:
             self.report.repair(self.path, "rows were sorted")
         if has_duplicates and self.salvage.sum_duplicates:
@@ -646,7 +691,9 @@ class _Matrix:
     def _dense(self, rows: Mask) -> Iterator[NDArray[Any]]:
         dataset = self.file.dataset(self.path)
         step = max(1, (32 << 20) // max(1, self.shape[1] * self.dtype.itemsize))
-        for run in np.split(np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1):
+        for run in np.split(
+            np.flatnonzero(rows), np.flatnonzero(np.diff(np.flatnonzero(rows)) != 1) + 1
+        ):
             for at in range(0, len(run), step):
                 n = min(step, len(run) - at)
                 yield dataset.read([int(run[at]), 0], [n, self.shape[1]])
@@ -654,25 +701,31 @@ class _Matrix:
     def _cut(self, rows: Mask, columns: Mask) -> Any:
         """Rows and columns of a matrix that is held in memory: graphs of cells."""
         if not self.is_sparse:
-            whole = np.concatenate([*self._dense(rows)]) if rows.any() else (
-                np.empty((0, self.shape[1]), self.dtype)
+            whole = (
+                np.concatenate([*self._dense(rows)])
+                if rows.any()
+                else (np.empty((0, self.shape[1]), self.dtype))
             )
             return np.ascontiguousarray(whole[:, columns])
         major = np.flatnonzero(self._major if self.is_csc else rows)
         every = list(self._blocks(major))
         if not every:
             return CSR._wrap(
-                (np.empty(0, self.dtype), np.empty(0, np.int32), np.zeros(len(major) + 1, np.int64)),
+                (
+                    np.empty(0, self.dtype),
+                    np.empty(0, np.int32),
+                    np.zeros(len(major) + 1, np.int64),
+                ),
                 (len(major), int(columns.sum())),
             )
-        arrays = tuple(np.concatenate([b[i] for b in every]) for i in range(3))
-        indptr = np.concatenate([[0], np.cumsum(arrays[2])]).astype(np.int64)
+        data, indices, counts = (np.concatenate([b[i] for b in every]) for i in range(3))
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if self.is_csc:
             shape = (len(major), self.shape[0])
-            whole = _core.csr_transpose(arrays[0], arrays[1], indptr, shape=shape)
-            matrix = CSR._wrap(whole, self.shape)
+            turned = _core.csr_transpose(data, indices, indptr, shape=shape)
+            matrix = CSR._wrap(turned, self.shape)
             return keep_columns(matrix[np.flatnonzero(rows)], columns)
-        matrix = CSR._wrap((arrays[0], arrays[1], indptr), (len(major), self.shape[1]))
+        matrix = CSR._wrap((data, indices, indptr), (len(major), self.shape[1]))
         return keep_columns(matrix, columns)
 
 
@@ -852,11 +905,6 @@ def _fitted(mask: Mask, n: int) -> Mask:
     out = np.zeros(n, np.bool_)
     out[: min(n, len(mask))] = mask[:n]
     return out
-
-
-def _family(encoding: str) -> str:
-    """CSR and CSC differ by what indptr counts, and are told apart by it."""
-    return encoding
 
 
 def _ranges(mask: Mask) -> str:

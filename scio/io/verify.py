@@ -1,4 +1,4 @@
-"""`scio.verify`: is this file sound?"""
+"""`scio.verify`: say whether a file is sound."""
 
 from __future__ import annotations
 

@@ -152,6 +152,34 @@ TEST(one_byte_less_is_truncated_and_more_is_ignored)
     }
 }
 
+TEST(a_truncated_file_opens_to_be_salvaged_and_is_read_to_its_end)
+{
+    scio_h5_limits limits;
+
+    scio_h5_limits_default(&limits);
+    CHECK(!limits.is_salvage);
+    limits.is_salvage = true;
+    for (unsigned version = 0; version <= 3; version++) {
+        scio_h5_file *file = NULL;
+        uint64_t end;
+        uint8_t byte;
+
+        if (version < 2)
+            make_old(version);
+        else
+            make_new(version);
+        end = im.nbytes;
+        im.nbytes -= 5;
+        CHECK(image_open_with(&im, &limits, &file, NULL) == SCIO_OK);
+        CHECK(scio_h5_file_superblock(file)->end == end);
+        CHECK(scio_h5_read(file, end - 6, 1, &byte, NULL) == SCIO_OK);
+        CHECK_FAILS(scio_h5_read(file, end - 5, 1, &byte, &err), SCIO_ECORRUPT, "truncated: ");
+        CHECK(scio_h5_skips(file, SCIO_ECORRUPT) && scio_h5_skips(file, SCIO_EUNSUPPORTED));
+        CHECK(!scio_h5_skips(file, SCIO_OK) && !scio_h5_skips(file, SCIO_ENOMEM));
+        scio_h5_file_release(file);
+    }
+}
+
 TEST(every_truncation_of_a_superblock_is_an_error)
 {
     for (unsigned version = 0; version <= 3; version++) {

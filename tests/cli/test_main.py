@@ -49,7 +49,6 @@ def test_version() -> None:
         ["bench", "x.h5ad", "--form", "cubes"],
         ["bench", "x.h5ad", "--batch-size", "0"],
         ["bench", "x.h5ad", "--runs", "many"],
-        ["convert", "in.h5ad", "out.h5ad"],
         ["convert", "in.h5ad", "out.h5ad", "--layout", "slow"],
     ],
     ids=" ".join,

@@ -38,7 +38,12 @@ def write_sound(path: Path, **options: Any) -> Path:
     adata.varm["loadings"] = rng.normal(size=(N_VARS, 4))
     graph = sp.random(N_OBS, N_OBS, 0.1, format="csr", random_state=1)
     adata.obsp["graph"] = graph
-    adata.uns = {"seed": 3, "title": "a text", "colors": np.array(["red", "blue"]), "deep": {"x": 1.5}}
+    adata.uns = {
+        "seed": 3,
+        "title": "a text",
+        "colors": np.array(["red", "blue"]),
+        "deep": {"x": 1.5},
+    }
     adata.strings_to_categoricals = lambda *_: None  # `name` stays a column of strings
     adata.write_h5ad(path, **options)
     return path
@@ -100,7 +105,9 @@ def cycle(file: h5py.File) -> None:
 
 def bytes_in_text(file: h5py.File) -> None:
     del file["obs/name"]
-    new = file.create_dataset("obs/name", data=np.array([b"ok"] * (N_OBS - 1) + [b"\xff\xfe"], "S4"))
+    new = file.create_dataset(
+        "obs/name", data=np.array([b"ok"] * (N_OBS - 1) + [b"\xff\xfe"], "S4")
+    )
     new.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
 
 
@@ -129,7 +136,10 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
     "indptr begins late": (replaced("X/indptr", at(0, 1)), {("/X/indptr", "indptr")}),
     "indptr falls": (replaced("X/indptr", at(5, 10_000)), {("/X/indptr", "indptr")}),
     "indptr negative": (replaced("X/indptr", at(5, -3)), {("/X/indptr", "indptr")}),
-    "indptr ends early": (replaced("X/indptr", lambda v: np.minimum(v, v[-1] - 1)), {("/X/indptr", "indptr")}),
+    "indptr ends early": (
+        replaced("X/indptr", lambda v: np.minimum(v, v[-1] - 1)),
+        {("/X/indptr", "indptr")},
+    ),
     "indptr short": (resized("X/indptr", N_OBS), {("/X/indptr", "shape")}),
     "indptr of floats": (replaced("X/indptr", lambda v: v.astype("f8")), {("/X/indptr", "type")}),
     "indptr of rank 2": (replaced("X/indptr", lambda v: v[:, None]), {("/X/indptr", "shape")}),
@@ -139,7 +149,10 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
         replaced("X/indices", lambda v: at(17, (1 << 32) + 1)(v.astype("i8"))),
         {("/X/indices", "indices")},
     ),
-    "index in csc": (replaced("layers/csc/indices", at(3, N_OBS)), {("/layers/csc/indices", "indices")}),
+    "index in csc": (
+        replaced("layers/csc/indices", at(3, N_OBS)),
+        {("/layers/csc/indices", "indices")},
+    ),
     "fewer indices than data": (resized("X/indices", 100), {("/X/indices", "shape")}),
     "index twice": (doubled_in_row, {("/X", "duplicates")}),
     "data of text": (replaced("X/data", lambda v: v.astype("S4")), {("/X/data", "type")}),
@@ -151,11 +164,17 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
     ),
     "shape negative": (attribute("X", "shape", [N_OBS, -1]), {("/X", "shape")}),
     "shape of three": (attribute("X", "shape", [N_OBS, N_VARS, 1]), {("/X", "shape")}),
-    "shape is not that of the frames": (attribute("X", "shape", [N_OBS, N_VARS + 1]), {("/X", "shape")}),
+    "shape is not that of the frames": (
+        attribute("X", "shape", [N_OBS, N_VARS + 1]),
+        {("/X", "shape")},
+    ),
     # shapes of others
     "layer too short": (resized("layers/dense", 59), {("/layers/dense", "shape")}),
     "obsm too short": (resized("obsm/pca", 59), {("/obsm/pca", "shape")}),
-    "varm too long": (replaced("varm/loadings", lambda v: np.vstack([v, v])), {("/varm/loadings", "shape")}),
+    "varm too long": (
+        replaced("varm/loadings", lambda v: np.vstack([v, v])),
+        {("/varm/loadings", "shape")},
+    ),
     "obsp not square": (attribute("obsp/graph", "shape", [N_OBS, 77]), {("/obsp/graph", "shape")}),
     "X of rank 3": (
         lambda f: (f.__delitem__("X"), f.create_dataset("X", data=np.zeros((N_OBS, N_VARS, 2)))),
@@ -165,18 +184,36 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
     "unknown encoding of X": (attribute("X", "encoding-type", "ragged"), {("/X", "encoding")}),
     "no encoding of X": (no_attribute("X", "encoding-type"), {("/X", "encoding")}),
     "unknown encoding in uns": (attribute("uns/seed", "encoding-type", "ragged"), set()),  # a note
-    "encoding of another kind": (attribute("obsm/pca", "encoding-type", "csr_matrix"), {("/obsm/pca", "encoding")}),
-    "encoding is a number": (attribute("obsm/pca", "encoding-type", 3), {("/obsm/pca", "encoding")}),
+    "encoding of another kind": (
+        attribute("obsm/pca", "encoding-type", "csr_matrix"),
+        {("/obsm/pca", "encoding")},
+    ),
+    "encoding is a number": (
+        attribute("obsm/pca", "encoding-type", 3),
+        {("/obsm/pca", "encoding")},
+    ),
     "newer minor version": (attribute("X", "encoding-version", "0.9.0"), {("/X", "version")}),
     "newer major version": (attribute("X", "encoding-version", "1.0.0"), {("/X", "version")}),
-    "strings that are numbers": (attribute("obs/depth", "encoding-type", "string-array"), {("/obs/depth", "type")}),
-    "number that is an array": (attribute("uns/colors", "encoding-type", "numeric-scalar"), {("/uns/colors", "type")}),
+    "strings that are numbers": (
+        attribute("obs/depth", "encoding-type", "string-array"),
+        {("/obs/depth", "type")},
+    ),
+    "number that is an array": (
+        attribute("uns/colors", "encoding-type", "numeric-scalar"),
+        {("/uns/colors", "type")},
+    ),
     # frames
     "no _index": (no_attribute("obs", "_index"), {("/obs", "frame")}),
     "_index names nothing": (attribute("obs", "_index", "nothing"), {("/obs", "frame")}),
     "no column-order": (no_attribute("obs", "column-order"), {("/obs", "frame")}),
-    "column-order names nothing": (attribute("var", "column-order", ["length", "gone"]), {("/var", "frame")}),
-    "column-order names twice": (attribute("var", "column-order", ["length", "length"]), {("/var", "frame")}),
+    "column-order names nothing": (
+        attribute("var", "column-order", ["length", "gone"]),
+        {("/var", "frame")},
+    ),
+    "column-order names twice": (
+        attribute("var", "column-order", ["length", "length"]),
+        {("/var", "frame")},
+    ),
     "column too short": (resized("obs/depth", 59), {("/obs/depth", "shape")}),
     "column of rank 2": (replaced("obs/depth", lambda v: v[:, None]), {("/obs/depth", "shape")}),
     "obs missing": (removed("obs"), {("/obs", "kind")}),
@@ -192,14 +229,20 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
     "code too large": (replaced("obs/kind/codes", at(7, 3)), {("/obs/kind/codes", "codes")}),
     "code below -1": (replaced("obs/kind/codes", at(7, -2)), {("/obs/kind/codes", "codes")}),
     "codes too short": (resized("obs/kind/codes", 59), {("/obs/kind/codes", "shape")}),
-    "codes of floats": (replaced("obs/kind/codes", lambda v: v.astype("f4")), {("/obs/kind/codes", "type")}),
+    "codes of floats": (
+        replaced("obs/kind/codes", lambda v: v.astype("f4")),
+        {("/obs/kind/codes", "type")},
+    ),
     "categories missing": (removed("obs/kind/categories"), {("/obs/kind", "members")}),
     "categories repeat": (
         replaced("obs/kind/categories", at(1, "k0"), dtype=h5py.string_dtype()),
         {("/obs/kind/categories", "categories")},
     ),
     "mask too short": (resized("obs/count/mask", 59), {("/obs/count/mask", "mask")}),
-    "mask of floats": (replaced("obs/count/mask", lambda v: v.astype("f4")), {("/obs/count/mask", "mask")}),
+    "mask of floats": (
+        replaced("obs/count/mask", lambda v: v.astype("f4")),
+        {("/obs/count/mask", "mask")},
+    ),
     "values missing": (removed("obs/flag/values"), {("/obs/flag", "members")}),
     "text is no UTF-8": (bytes_in_text, {("/obs/name", "string")}),
     # links, other files
@@ -215,7 +258,10 @@ RULES: dict[str, tuple[Break, set[tuple[str, str]]]] = {
     "group at the root": (lambda f: f.create_group("mine"), set()),
     "soft link": (lambda f: f.__setitem__("uns/soft", h5py.SoftLink("/X")), set()),
     "NaN in X": (replaced("X/data", at(0, np.nan)), set()),
-    "member not in column-order": (lambda f: f.create_dataset("obs/extra", data=np.zeros(N_OBS)), set()),
+    "member not in column-order": (
+        lambda f: f.create_dataset("obs/extra", data=np.zeros(N_OBS)),
+        set(),
+    ),
 }
 
 NOTES = {

@@ -73,7 +73,10 @@ CASES: dict[str, tuple[Callable[[h5py.File], Any], set[tuple[str, str]]]] = {
     ),
     "a code": (replaced("obs/kind/codes", at(11, 0)), {("/obs/kind", "values")}),
     "a number": (replaced("layers/dense", at((3, 4), -7.0)), {("/layers/dense", "values")}),
-    "a string": (replaced("obs/name", at(9, "x"), dtype=h5py.string_dtype()), {("/obs/name", "values")}),
+    "a string": (
+        replaced("obs/name", at(9, "x"), dtype=h5py.string_dtype()),
+        {("/obs/name", "values")},
+    ),
     "a scalar": (replaced("uns/seed", lambda v: 4), {("/uns/seed", "values")}),
     "a value of CSR": (replaced("X/data", at(40, 9.0)), {("/X", "values")}),
     "a value of CSC": (replaced("layers/csc/data", at(40, 9.0)), {("/layers/csc", "values")}),
@@ -122,7 +125,9 @@ def test_positions_in_sparse_matrices(
     assert finding.found == f"[{place[0]}, {place[1]}] 9.0"
 
 
-def test_nan_equals_nan_and_tolerances(changed: Callable[..., Path], first: Path, tmp_path: Path) -> None:
+def test_nan_equals_nan_and_tolerances(
+    changed: Callable[..., Path], first: Path, tmp_path: Path
+) -> None:
     nan = changed(replaced("obsm/pca", at((2, 2), np.nan)))
     again = tmp_path / "again.h5ad"
     again.write_bytes(nan.read_bytes())
@@ -177,7 +182,11 @@ def test_sparse_matrices_are_compared_as_matrices(first: Path, tmp_path: Path) -
             file[f"X/{name}"] = values.astype(dtype)
         file["X/indptr"][...] = indptr
     assert scio.diff(first, path).is_equal
-    assert {p for p, _ in told(scio.diff(first, path, as_stored=True))} == {"/X/data", "/X/indices", "/X/indptr"}
+    assert {p for p, _ in told(scio.diff(first, path, as_stored=True))} == {
+        "/X/data",
+        "/X/indices",
+        "/X/indptr",
+    }
 
 
 @pytest.mark.parametrize("form", ["csc", "dense"])

@@ -156,7 +156,9 @@ def test_a_dataset_of_any_declared_size_is_quick(sound: Path, tmp_path: Path) ->
     assert found(report, "error", "warning") == {("/uns/huge", "storage"), ("/uns/many", "safety")}
 
 
-def test_windows_do_not_hide_what_crosses_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_windows_do_not_hide_what_crosses_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Rows that lie in several blocks: order, duplicates and positions are those of the whole."""
     path = tmp_path / "rows.h5ad"
     sound = write_sound(tmp_path / "s.h5ad", compression="gzip")
@@ -169,7 +171,9 @@ def test_windows_do_not_hide_what_crosses_them(monkeypatch: pytest.MonkeyPatch, 
         at = len(values) - 1
         values[at] = 99
         file["X/indices"][at] = 99
-    monkeypatch.setattr("scio.io._storage_check.boxes", lambda d, **o: boxes(d, **{**o, "nbytes": 28}))
+    monkeypatch.setattr(
+        "scio.io._storage_check.boxes", lambda d, **o: boxes(d, **{**o, "nbytes": 28})
+    )
     report = scio.verify(path)
     assert found(report, "error", "warning") == {("/X/indices", "indices")}
     assert report.findings[0].found.startswith(f"[{at}] is 99")
@@ -228,7 +232,9 @@ def test_a_killed_child_is_a_finding(sound: Path) -> None:
 def test_a_file_that_needs_more_memory_than_allowed_is_a_finding(tmp_path: Path) -> None:
     path = tmp_path / "large.h5ad"
     with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=np.zeros(100 << 20, np.uint8), chunks=(100 << 20,), compression=1)
+        file.create_dataset(
+            "x", data=np.zeros(100 << 20, np.uint8), chunks=(100 << 20,), compression=1
+        )
     report = scio.verify(path, deep=True, memory=64 << 20)
     assert not report.is_sound
     assert found(report, "error") <= {("/", "memory"), ("/", "child")}
