@@ -33,10 +33,11 @@ _TOO_LARGE = 3_000_000  # the whole corpus is a matter of the nightly run
 
 def _expected(adata: anndata.AnnData, obs: Any, var: Any, path: Path) -> anndata.AnnData:
     """Index, copy, write and read with anndata."""
-    everything = slice(None)
-    part = adata
-    if obs is not None or var is not None:
-        part = adata[everything if obs is None else obs, everything if var is None else var].copy()
+    part = adata  # one axis after the other: SciPy fails at a mask with a slice of steps
+    if obs is not None:
+        part = part[obs].copy()
+    if var is not None:
+        part = part[:, var].copy()
     part.write_h5ad(path, convert_strings_to_categoricals=False)
     return canonical(anndata.read_h5ad(path))
 
@@ -85,7 +86,7 @@ def _selector(draw: st.DataObject, n: int, names: list[str]) -> Any:
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],
