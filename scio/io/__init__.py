@@ -42,3 +42,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("scio.io.transpose").transpose_on_disk
     message = f"module 'scio.io' has no attribute {name!r}"
     raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*are written with",
 )
 
-_TOO_LARGE = 3_000_000  # the whole corpus is a matter of the nightly run
+_TOO_LARGE = 3_000_000
+_SMALL = 200_000
 
 
 def _expected(adata: anndata.AnnData, obs: Any, var: Any, path: Path) -> anndata.AnnData:
@@ -65,7 +66,8 @@ def test_real_files_equal_anndata(shared_data: Path, tmp_path: Path, pattern: st
             cells = np.sort(rng.permutation(whole.n_obs)[: whole.n_obs // 2])
             genes = rng.permutation(whole.n_vars)[: max(1, whole.n_vars // 3)]
             _assert_subset(source, tmp_path, cells, genes, whole)
-            _assert_subset(source, tmp_path, None, None, whole)
+            if source.stat().st_size < _SMALL:
+                _assert_subset(source, tmp_path, None, None, whole)
         n_done += 1
     assert n_done > 0, pattern
 
