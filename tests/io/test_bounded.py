@@ -38,7 +38,7 @@ def peak():
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 with scio.open(src) as f:
-    assert f.X.nnz * 8 >= 125_000_000
+    assert f.X.nnz * 8 >= 100_000_000
 before = peak()
 exec(work)
 print((peak() - before) / 1024)

@@ -64,7 +64,7 @@ _LAYOUTS = st.lists(st.sampled_from(["csr", "csc", "dense"]), min_size=1, max_si
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],
