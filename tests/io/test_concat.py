@@ -41,7 +41,9 @@ def _assert_concat(files: dict[str, Path], tmp_path: Path, **options: Any) -> No
             if frame[name].dtype == object and pd.api.types.infer_dtype(frame[name]) == "boolean":
                 frame[name] = frame[name].astype("boolean")
     concat_on_disk(files, tmp_path / "out.h5ad", **options)
-    assert_equal(canonical(anndata.read_h5ad(tmp_path / "out.h5ad")), canonical(wanted, to="csr"))
+    found = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert getattr(found.X, "format", "dense") == getattr(wanted.X, "format", "dense")
+    assert_equal(canonical(found, to="csr"), canonical(wanted, to="csr"))
 
 
 def _write(adatas: list[anndata.AnnData], tmp_path: Path) -> dict[str, Path]:
@@ -62,7 +64,7 @@ _LAYOUTS = st.lists(st.sampled_from(["csr", "csc", "dense"]), min_size=1, max_si
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],
