@@ -36,18 +36,5 @@ __all__ = [
     "transpose_on_disk",
 ]
 
-<<<<<<< HEAD
 # What writes is loaded when it is needed.
 __getattr__, __dir__ = lazy(__name__, {"transpose_on_disk": "scio.io.transpose"})
-=======
-
-def __getattr__(name: str) -> Any:
-    if name == "transpose_on_disk":  # the writer is loaded when it is needed
-        return importlib.import_module("scio.io.transpose").transpose_on_disk
-    message = f"module 'scio.io' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
->>>>>>> s1
