@@ -211,7 +211,12 @@ def scuttle_factors(path: str) -> dict[str, Any]:
         if "SECONDS" not in words:
             return {"error": done.stderr.strip().splitlines()[-1][:200]}
     seconds = float(words[words.index("SECONDS") + 1])
-    return {"seconds": seconds, "peak_mib": 0.0, "with_start": time.perf_counter() - start}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": seconds,
+        "peak_mib": 0.0,
+        "with_start": time.perf_counter() - start,
+    }
 
 
 def works(options: argparse.Namespace) -> list[Work]:

@@ -58,6 +58,7 @@ def clocked(
     """
     before = _reset_peak()
     seconds, facts = [], {}
+    cpu = time.process_time()
     for _ in range(repeat):
         start = time.perf_counter()
         result = work()
@@ -67,6 +68,7 @@ def clocked(
     return {
         "seconds": statistics.median(seconds),
         "peak_mib": _status("VmHWM") - before,
+        "cpu_seconds": (time.process_time() - cpu) / repeat,
         **facts,
     }
 
@@ -100,7 +102,10 @@ def _said(both: dict[str, list[Any]]) -> str:
     texts = []
     for side in ("ours", "peer"):
         last = both[side][-1]
-        texts.append(last.get("error") or f"{last['seconds']:.3f} s, {last['peak_mib']:.0f} MiB")
+        texts.append(
+            last.get("error")
+            or f"{last['seconds']:.3f} s ({last['cpu_seconds']:.2f} CPU), {last['peak_mib']:.0f} MiB"
+        )
     return "  |  ".join(texts)
 
 

@@ -11,28 +11,54 @@ Examples
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scio._core import __version__, build_info, get_threads, set_threads, stats
+from scio._lazy import lazy
 
 if TYPE_CHECKING:
-    from scio import data, datasets, errors, io
+    from scio import data, datasets, errors, io, plot, pp, testing
+    from scio.io.concat import concat_on_disk
+    from scio.io.diff import diff
     from scio.io.h5ad import open
+    from scio.io.loom import read_loom
+    from scio.io.mtx import read_10x_mtx
+    from scio.io.mudata import read_h5mu, write_h5mu
+    from scio.io.read import read_h5ad
+    from scio.io.repair import repair
+    from scio.io.subset import write_subset
+    from scio.io.tenx import read_10x_h5
+    from scio.io.verify import verify
+    from scio.io.write import write_h5ad
     from scio.matrix import CSR
 
 __all__ = [
     "CSR",
     "__version__",
     "build_info",
+    "concat_on_disk",
     "data",
     "datasets",
+    "diff",
     "errors",
     "get_threads",
     "io",
     "open",
+    "plot",
+    "pp",
+    "read_10x_h5",
+    "read_10x_mtx",
+    "read_h5ad",
+    "read_h5mu",
+    "read_loom",
+    "repair",
     "set_threads",
     "stats",
+    "testing",
+    "verify",
+    "write_h5ad",
+    "write_h5mu",
+    "write_subset",
 ]
 
 _MODULES = frozenset({"data", "datasets", "errors", "io", "plot", "pp", "testing"})
@@ -53,17 +79,4 @@ _OBJECTS = {
     "write_subset": "scio.io.subset",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"scio.{name}")
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS, _MODULES)

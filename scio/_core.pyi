@@ -553,6 +553,7 @@ def collate(
     pad_value: float,
     dtype: str | None = None,
     index_dtype: str | None = None,
+    cell_scale: NDArray[np.float64] | None = None,
     threads: int = -1,
 ) -> dict[str, Any]:
     """Read the cells (global ids over the matrices) and collate them into one batch."""
@@ -612,6 +613,7 @@ class Loader:
         given_offsets: NDArray[np.int64] | None = None,
         dtype: str | None = None,
         index_dtype: str | None = None,
+        cell_scale: NDArray[np.float64] | None = None,
         keep: bool = False,
         kept: int = 0,
         fill: bool = False,

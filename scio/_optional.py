@@ -9,8 +9,12 @@ from scio.errors import MissingDependencyError
 
 _PIP_NAMES = {
     "anndata": "scio[anndata]",
+    "dask": "scio[dask]",
+    "distributed": "scio[dask]",
     "fsspec": "scio[remote]",
     "matplotlib": "scio[plot]",
+    "mudata": "scio[mudata]",
+    "pandas": "scio[anndata]",
     "platformdirs": "scio[cache]",
     "pydantic": "scio[config]",
     "rich": "scio[cli]",

@@ -33,7 +33,14 @@ OPTIONAL = {
 WRITER_MODULES = ("hdf5-serial", "hdf5")
 WRITER_PACKAGE = "libhdf5-dev"
 
-LANGUAGE = ["-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-ffp-contract=off"]
+# -fno-math-errno: sqrt is an instruction, also of vectors; nobody reads errno after it.
+LANGUAGE = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+]
 # -Wunused-result again, because Python's own flags turn it off and scio_status relies on it.
 WARNINGS = [
     "-Wall",

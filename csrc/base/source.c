@@ -423,6 +423,12 @@ scio_source_name(const scio_source *source)
     return source->name;
 }
 
+bool
+scio_source_is_local(const scio_source *source)
+{
+    return source->kind != SOURCE_CALLBACK;
+}
+
 void
 scio_source_advise(scio_source *source, uint64_t offset, uint64_t nbytes)
 {

@@ -40,6 +40,8 @@ SCIO_MUST_CHECK scio_status scio_source_map(scio_source *source, uint64_t offset
                                             scio_buf **out, scio_error *err);
 uint64_t scio_source_nbytes(const scio_source *source);
 const char *scio_source_name(const scio_source *source);
+/* Whether small reads are cheap: of a file or of memory, but not of a callback. */
+bool scio_source_is_local(const scio_source *source);
 /* Hint that the range will be read soon (posix_fadvise WILLNEED for files); never fails. */
 void scio_source_advise(scio_source *source, uint64_t offset, uint64_t nbytes);
 /* Files: size, mtime (ns) and inode of the path against those at opening; EFORMAT "changed while

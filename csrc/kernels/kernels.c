@@ -1,6 +1,10 @@
 /* One table of kernels per CPU level, from one template. */
 #include "kernels/kernels.h"
 
+#include "kernels/exp_f64.h"
+
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #if defined(__clang__)

@@ -13,6 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Numbers of values; huge ones have a size from SCIO_HUGE_SIZE on. */
+#define SCIO_HUGE_SIZE 0x1p48
+typedef struct scio_value_kinds {
+    uint64_t n_zero, n_not_finite, n_fractional, n_negative, n_huge;
+} scio_value_kinds;
+
 typedef struct scio_kernels_table {
     /* Sum of values[n_items] in double, exact for integers below 2^53 in every partial sum: eight
      * lanes, item i into lane i % 8, lanes added pairwise at the end, so every variant has the same
@@ -27,6 +33,11 @@ typedef struct scio_kernels_table {
     /* out[i] = ln(1 + in[i]) within 1 ulp; -1 gives -inf, below -1 NaN; in == out allowed.
      * Source: own double polynomial, see log1p_template.h. */
     void (*log1p_f32)(const float *in, float *out, size_t n_items);
+    /* out[i] = e^(in[i] * factor) - 1 within 1.5 ulp, the bits of scio_expm1_f64 (exp_f64.h); in
+     * and out apart. */
+    void (*expm1_f64)(const double *in, double factor, double *out, size_t n_items);
+    /* What the values of a row are, for messages and for exact sums. */
+    void (*count_kinds_f64)(const double *in, size_t n_items, scio_value_kinds *out);
     /* uint8 and uint16 to float32. */
     void (*u8_to_f32)(const uint8_t *in, float *out, size_t n_items);
     void (*u16_to_f32)(const uint16_t *in, float *out, size_t n_items);

@@ -15,6 +15,8 @@
 
 #include "kernels/f16_template.h"
 
+#include "kernels/expm1_template.h"
+
 /* Eight lanes whatever the vector width; the tail goes on filling lanes in order. */
 KERNEL_TARGET static double
 KERNEL_NAME(sum_f32)(const float *values, size_t n_items)
@@ -73,6 +75,24 @@ KERNEL_NAME(scale_f32)(const float *in, double factor, float *out, size_t n_item
     KERNEL_INDEPENDENT
     for (size_t i = 0; i < n_items; i++)
         out[i] = (float)((double)in[i] * factor);
+}
+
+/* |x| + 2^52 has no room for a fraction, and from 2^52 on there is none. */
+KERNEL_TARGET static void
+KERNEL_NAME(count_kinds_f64)(const double *in, size_t n_items, scio_value_kinds *out)
+{
+    uint64_t n_zero = 0, n_not_finite = 0, n_not_whole = 0, n_negative = 0, n_huge = 0;
+
+    for (size_t i = 0; i < n_items; i++) {
+        const double size = fabs(in[i]);
+
+        n_zero += in[i] == 0;
+        n_not_finite += !(size <= DBL_MAX);
+        n_not_whole += (size < 0x1p52) & ((size + 0x1p52) - 0x1p52 != size);
+        n_negative += in[i] < 0;
+        n_huge += size >= SCIO_HUGE_SIZE;
+    }
+    *out = (scio_value_kinds){n_zero, n_not_finite, n_not_whole, n_negative, n_huge};
 }
 
 KERNEL_TARGET static void
@@ -288,6 +308,8 @@ static const scio_kernels_table KERNEL_NAME(table) = {
     .are_counts_f32 = KERNEL_NAME(are_counts_f32),
     .scale_f32 = KERNEL_NAME(scale_f32),
     .log1p_f32 = KERNEL_NAME(log1p_f32),
+    .expm1_f64 = KERNEL_NAME(expm1_f64),
+    .count_kinds_f64 = KERNEL_NAME(count_kinds_f64),
     .u8_to_f32 = KERNEL_NAME(u8_to_f32),
     .u16_to_f32 = KERNEL_NAME(u16_to_f32),
     .f32_to_f16 = KERNEL_NAME(f32_to_f16),

@@ -330,6 +330,8 @@ scio_collate_check_spec(const scio_collate_spec *spec, scio_error *err)
         return scio_fail(err, SCIO_EINVAL,
                          "max_genes is %" PRId64 ", expected 0 (no limit) or more",
                          spec->max_genes);
+    if (spec->cell_scale != NULL && spec->is_library_size)
+        return scio_fail(err, SCIO_EINVAL, "cell_scale and library_size exclude each other");
     if (spec->value_dtype != SCIO_DTYPE_NONE && spec->value_dtype != SCIO_F32 &&
         spec->value_dtype != SCIO_F16)
         return scio_fail(err, SCIO_EINVAL, "value_dtype is %s, expected float32 or float16",

@@ -23,6 +23,8 @@ typedef struct scio_collate_spec {
     int64_t first_id; /* DENSE and CSR columns are id - first_id, n_ids - first_id of them (4) */
     bool is_library_size; /* x * target_sum / total, total over all stored genes of the row */
     double target_sum;
+    const double *cell_scale; /* [n_cell_scale] x * cell_scale[cell] (1 / size factor), by global */
+    size_t n_cell_scale;      /* cell id; not together with is_library_size; NULL = 1; borrowed */
     bool is_log1p;
     const uint8_t *id_mask; /* [n_ids] 1 = kept (fitted gene selection); NULL = all; borrowed */
     int64_t max_genes;      /* 0 = no limit; TOKENS: also the padded width */
@@ -99,8 +101,9 @@ void scio_collate_scratch_free(scio_collate_scratch *scratch);
 
 /* Collates n_cells rows.  The value rules are those of loader.md 5: totals over all stored genes
  * before alignment (exact integer or double sum); y = fl32(double(x) * (target_sum / total)), total
- * 0 leaves the row; then log1p; expressed = not equal to zero after processing (NaN and negative
- * stay); duplicates in a row summed first; ids ascending; selection by exact top-k. */
+ * 0 leaves the row; or y = fl32(double(x) * cell_scale[cell]), a finite number above 0 for every
+ * cell that is collated; then log1p; expressed = not equal to zero after processing (NaN and
+ * negative stay); duplicates in a row summed first; ids ascending; selection by exact top-k. */
 SCIO_MUST_CHECK scio_status scio_collate(const scio_collate_spec *spec, const scio_row *rows,
                                          size_t n_cells, scio_collate_scratch *scratch,
                                          scio_batch *out, scio_error *err);

@@ -144,6 +144,7 @@ scio_collate_layer(const scio_collate_spec *spec, const scio_batch *main, const 
 
     memset(out, 0, sizeof *out);
     as_stored.is_library_size = as_stored.is_log1p = false;
+    as_stored.cell_scale = NULL;
     as_stored.max_genes = 0;
     SCIO_TRY(scio_collate_check_spec(spec, err));
     SCIO_BUG_IF(main->form != spec->form || main->n_cells != (int64_t)n_cells, err);

@@ -12,6 +12,7 @@
 #include "base/rng.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 /* Wide enough for the sum of SCIO_MAX_ROW_ITEMS values of 64 bits. */
@@ -177,6 +178,26 @@ factor_of(const collate_pass *pass, double total)
     return total == 0.0 ? 1.0 : pass->spec->target_sum / total;
 }
 
+/* What the caller gives for each cell; 1 where there is nothing of the kind. */
+static scio_status
+cell_factor(const collate_pass *pass, const scio_row *row, double *out, scio_error *err)
+{
+    const scio_collate_spec *const spec = pass->spec;
+
+    *out = 1.0;
+    if (spec->cell_scale == NULL)
+        return SCIO_OK;
+    if (row->cell < 0 || (uint64_t)row->cell >= spec->n_cell_scale)
+        return scio_fail(err, SCIO_EINVAL, "cell_scale has %zu entries, none for cell %" PRId64,
+                         spec->n_cell_scale, row->cell);
+    *out = spec->cell_scale[row->cell];
+    if (!(*out > 0.0 && isfinite(*out)))
+        return scio_fail(err, SCIO_EINVAL,
+                         "cell_scale[%" PRId64 "] is %g, expected a finite number above 0",
+                         row->cell, *out);
+    return SCIO_OK;
+}
+
 /* --- fast path --- */
 
 static bool
@@ -224,7 +245,8 @@ try_fast(const collate_pass *pass, const scio_row *row, float *values_out, row_e
     const bool is_scaled = pass->spec->is_library_size;
 
     *is_fast_out = false;
-    *out = (row_entries){.n_items = row->n_items, .factor = 1.0};
+    *out = (row_entries){.n_items = row->n_items};
+    SCIO_TRY(cell_factor(pass, row, &out->factor, err));
     if (!is_aligned(row->values, row->value_dtype) || !fits_f32(row))
         return SCIO_OK;
     if (row->indices == NULL) {
@@ -265,8 +287,9 @@ load_general(const collate_pass *pass, const scio_row *row, row_entries *out, sc
 {
     scio_collate_scratch *const scratch = pass->scratch;
     size_t n_items = row->n_items;
-    double factor = 1.0;
+    double factor;
 
+    SCIO_TRY(cell_factor(pass, row, &factor, err));
     SCIO_TRY(load_wide(row, scratch, err));
     if (!pass->kernels->is_increasing_u32(scratch->columns, n_items))
         n_items = scio_sort_sum_wide(scratch->columns, scratch->wide, n_items, scratch->keys);

@@ -214,6 +214,11 @@ keep_options(scio_loader *loader, const scio_collate_spec *spec, const scio_load
         SCIO_TRY(scio_loader_copy(spec->id_mask, (size_t)spec->n_ids, 1, &loader->id_mask, err));
         loader->spec.id_mask = loader->id_mask;
     }
+    if (spec->cell_scale != NULL) {
+        SCIO_TRY(scio_loader_copy(spec->cell_scale, spec->n_cell_scale, sizeof *spec->cell_scale,
+                                  &loader->cell_scale, err));
+        loader->spec.cell_scale = loader->cell_scale;
+    }
     const size_t n_threads = scio_pool_n_threads(loader->options.pool);
     loader->n_slots = options->n_threads < n_threads ? options->n_threads : n_threads;
     loader->n_slots = loader->n_slots > 0 ? loader->n_slots : 1;
@@ -314,6 +319,7 @@ scio_loader_free(scio_loader *loader)
         scio_buf_unreserve(loader->waiting_nbytes);
     scio_loader_release_sources(loader);
     scio_mem_free(loader->id_mask);
+    scio_mem_free(loader->cell_scale);
     scio_mem_free(loader->given_cells);
     scio_mem_free(loader->given_offsets);
     scio_mem_free(loader->windows);

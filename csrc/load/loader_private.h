@@ -58,7 +58,8 @@ struct scio_loader {
     scio_map_kind *map_kinds;
     int64_t *first_cells; /* [n_matrices + 1] */
     scio_collate_spec spec;
-    uint8_t *id_mask; /* copy */
+    uint8_t *id_mask;   /* copy */
+    double *cell_scale; /* copy */
     scio_loader_options options;
     int64_t *given_cells, *given_offsets; /* copies */
     scio_plan *plan;                      /* NULL for GIVEN */

@@ -60,6 +60,35 @@ typedef struct scio_matrix_request {
 SCIO_MUST_CHECK scio_status scio_matrix_sort_requests(const scio_matrix_rows *rows,
                                                       scio_matrix_request **out, scio_error *err);
 
+/* Rows of a CSR matrix on their way into `out`, whose indptr is there. */
+typedef struct scio_matrix_taking {
+    scio_matrix *matrix;
+    const scio_matrix_request *requests; /* by row */
+    size_t n_requests;
+    scio_csr *out;
+    const volatile int *cancel;
+} scio_matrix_taking;
+
+/* 0 the values, 1 the indices. */
+static inline scio_h5_dataset *
+scio_matrix_dataset(const scio_matrix *matrix, unsigned which)
+{
+    return which == 0 ? matrix->data_dataset : matrix->indices_dataset;
+}
+
+/* Items [first, first + count) of the matrix, as they lie in the file, to place `at` of the result;
+ * indices are checked. */
+SCIO_MUST_CHECK scio_status scio_matrix_put_items(const scio_matrix_taking *take, unsigned which,
+                                                  const void *src, uint64_t first, size_t count,
+                                                  int64_t at, scio_error *err);
+/* Where units are stored without filters and the rows are a small part of the n_units that they
+ * touch, their bytes are read as they lie.  In how many stretches; 0: in whole units. */
+SCIO_MUST_CHECK scio_status scio_matrix_count_direct(const scio_matrix_taking *take, unsigned which,
+                                                     uint64_t n_units, size_t *n_out,
+                                                     scio_error *err);
+SCIO_MUST_CHECK scio_status scio_matrix_take_direct(const scio_matrix_taking *take, unsigned which,
+                                                    size_t i_stretch, scio_error *err);
+
 /* Decoded units of one array of a matrix in a file, through the cache where that is of use. */
 typedef struct scio_unit_reader {
     scio_matrix *matrix;

@@ -18,14 +18,11 @@ typedef struct take_run {
 } take_run;
 
 typedef struct take_context {
-    scio_matrix *matrix;
-    const scio_matrix_request *requests; /* by row */
-    size_t n_requests;
-    scio_csr *out;
+    scio_matrix_taking taking;
     bool is_cached[2];
-    const take_run *runs;
+    const take_run *runs; /* of whole units; then come the stretches that are read as they lie */
+    size_t n_runs, n_direct[2];
     scio_h5_scratch **scratches;
-    const volatile int *cancel;
 } take_context;
 
 static int
@@ -54,17 +51,11 @@ scio_matrix_sort_requests(const scio_matrix_rows *rows, scio_matrix_request **ou
     return SCIO_OK;
 }
 
-static scio_h5_dataset *
-dataset_of(const scio_matrix *matrix, unsigned which)
-{
-    return which == 0 ? matrix->data_dataset : matrix->indices_dataset;
-}
-
 /* The runs of units that the requests touch; NULL runs only counts. */
 static size_t
-list_runs(const take_context *take, unsigned which, take_run *runs, uint64_t *n_units_out)
+list_runs(const scio_matrix_taking *take, unsigned which, take_run *runs, uint64_t *n_units_out)
 {
-    const scio_h5_dataset *const dataset = dataset_of(take->matrix, which);
+    const scio_h5_dataset *const dataset = scio_matrix_dataset(take->matrix, which);
     const uint64_t unit = dataset->unit_dims[0];
     const uint64_t most = dataset->unit_nbytes < RUN_NBYTES ? RUN_NBYTES / dataset->unit_nbytes : 1;
     const int64_t *const indptr = take->matrix->indptr;
@@ -96,13 +87,12 @@ list_runs(const take_context *take, unsigned which, take_run *runs, uint64_t *n_
     return n_runs;
 }
 
-/* Items [first, first + count) of the matrix, in file order, to place `at` of the result. */
-static scio_status
-put_items(const take_context *take, unsigned which, const char *src, uint64_t first, size_t count,
-          int64_t at, scio_error *err)
+scio_status
+scio_matrix_put_items(const scio_matrix_taking *take, unsigned which, const void *src,
+                      uint64_t first, size_t count, int64_t at, scio_error *err)
 {
     const scio_csr *const out = take->out;
-    const scio_h5_type *const type = dataset_of(take->matrix, which)->type;
+    const scio_h5_type *const type = scio_matrix_dataset(take->matrix, which)->type;
     const scio_dtype dst_dtype = which == 0 ? out->data_dtype : out->index_dtype;
     char *const dst = (char *)scio_buf_data(which == 0 ? out->data : out->indices) +
                       (size_t)at * scio_dtype_itemsize(dst_dtype);
@@ -123,7 +113,7 @@ put_items(const take_context *take, unsigned which, const char *src, uint64_t fi
 }
 
 typedef struct visit_context {
-    const take_context *take;
+    const scio_matrix_taking *take;
     unsigned which;
 } visit_context;
 
@@ -132,9 +122,9 @@ visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size
            scio_error *err)
 {
     const visit_context *const visit = context;
-    const take_context *const take = visit->take;
+    const scio_matrix_taking *const take = visit->take;
     const int64_t *const indptr = take->matrix->indptr;
-    const scio_h5_dataset *const dataset = dataset_of(take->matrix, visit->which);
+    const scio_h5_dataset *const dataset = scio_matrix_dataset(take->matrix, visit->which);
     const size_t itemsize = dataset->type->itemsize;
     const int64_t begin = (int64_t)(i_unit * dataset->unit_dims[0]);
     const int64_t end = begin + (int64_t)(nbytes / itemsize);
@@ -156,9 +146,9 @@ visit_unit(void *context, uint64_t i_unit, const void *data, size_t nbytes, size
         if (from >= to)
             continue;
         const int64_t *const out_indptr = scio_buf_data(take->out->indptr);
-        SCIO_TRY(put_items(take, visit->which,
-                           (const char *)data + (size_t)(from - begin) * itemsize, (uint64_t)from,
-                           (size_t)(to - from), out_indptr[request.i] + (from - row_begin), err));
+        SCIO_TRY(scio_matrix_put_items(
+            take, visit->which, (const char *)data + (size_t)(from - begin) * itemsize,
+            (uint64_t)from, (size_t)(to - from), out_indptr[request.i] + (from - row_begin), err));
     }
     return SCIO_OK;
 }
@@ -167,44 +157,71 @@ static scio_status
 run_item(void *context, size_t i_item, size_t slot, scio_error *err)
 {
     const take_context *const take = context;
+    scio_matrix *const matrix = take->taking.matrix;
+
+    if (i_item >= take->n_runs) {
+        const size_t i = i_item - take->n_runs;
+        const unsigned which = i >= take->n_direct[0];
+
+        return scio_matrix_take_direct(&take->taking, which, which ? i - take->n_direct[0] : i,
+                                       err);
+    }
     const take_run *const run = &take->runs[i_item];
-    visit_context visit = {take, run->which};
-    const scio_unit_reader reader = {take->matrix, dataset_of(take->matrix, run->which),
-                                     run->which,   take->is_cached[run->which],
-                                     visit_unit,   &visit};
+    visit_context visit = {&take->taking, run->which};
+    const scio_unit_reader reader = {matrix,     scio_matrix_dataset(matrix, run->which),
+                                     run->which, take->is_cached[run->which],
+                                     visit_unit, &visit};
 
     return scio_unit_reader_run(&reader, run->i_first, run->n_units, &take->scratches[slot],
-                                take->cancel, err);
+                                take->taking.cancel, err);
+}
+
+/* What is asked of each array: runs of whole units, or stretches of rows. */
+static scio_status
+list_work(take_context *take, take_run **runs_out, scio_error *err)
+{
+    const scio_matrix_taking *const taking = &take->taking;
+    const size_t cap = scio_unit_cache_cap(scio_matrix_private(taking->matrix)->cache);
+    size_t n_runs[2] = {0, 0};
+    uint64_t n_units;
+
+    for (unsigned which = 0; which < 2; which++) {
+        const uint64_t nbytes = scio_matrix_dataset(taking->matrix, which)->unit_nbytes;
+
+        n_runs[which] = list_runs(taking, which, NULL, &n_units);
+        /* more than the cache holds would only flush it */
+        take->is_cached[which] = nbytes == 0 || n_units <= cap / 2 / nbytes;
+        SCIO_TRY(scio_matrix_count_direct(taking, which, n_units, &take->n_direct[which], err));
+        if (take->n_direct[which] > 0)
+            n_runs[which] = 0;
+    }
+    take->n_runs = n_runs[0] + n_runs[1];
+    SCIO_TRY(scio_mem_alloc(take->n_runs, sizeof **runs_out, runs_out, err));
+    if (n_runs[0] > 0)
+        (void)list_runs(taking, 0, *runs_out, &n_units);
+    if (n_runs[1] > 0)
+        (void)list_runs(taking, 1, *runs_out + n_runs[0], &n_units);
+    take->runs = *runs_out;
+    return SCIO_OK;
 }
 
 static scio_status
 take_from_file(take_context *take, size_t max_parallel, scio_error *err)
 {
-    const size_t cap = scio_unit_cache_cap(scio_matrix_private(take->matrix)->cache);
-    uint64_t n_units[2];
-    const size_t n_data = list_runs(take, 0, NULL, &n_units[0]);
-    const size_t n_runs = n_data + list_runs(take, 1, NULL, &n_units[1]);
-    const size_t n_slots = scio_parallel_n_slots(NULL, max_parallel, n_runs);
     take_run *runs = NULL;
-    scio_status status;
+    size_t n_items, n_slots = 0;
+    scio_status status = list_work(take, &runs, err);
 
-    for (unsigned which = 0; which < 2;
-         which++) { /* more than the cache holds would only flush it */
-        const uint64_t nbytes = dataset_of(take->matrix, which)->unit_nbytes;
-        take->is_cached[which] = nbytes == 0 || n_units[which] <= cap / 2 / nbytes;
-    }
-    status = scio_mem_alloc(n_runs, sizeof *runs, &runs, err);
     if (status != SCIO_OK)
         goto done;
+    n_items = take->n_runs + take->n_direct[0] + take->n_direct[1];
+    n_slots = scio_parallel_n_slots(NULL, max_parallel, n_items);
     status = scio_scratches_new(n_slots, &take->scratches, err);
     if (status != SCIO_OK)
         goto done;
-    (void)list_runs(take, 0, runs, &n_units[0]);
-    (void)list_runs(take, 1, runs + n_data, &n_units[1]);
-    take->runs = runs;
     /* not max_parallel: the pool may have grown since the scratches were counted */
-    status = scio_parallel_for(NULL, max_parallel == 0 ? 0 : n_slots, n_runs, run_item, take,
-                               take->cancel, err);
+    status = scio_parallel_for(NULL, max_parallel == 0 ? 0 : n_slots, n_items, run_item, take,
+                               take->taking.cancel, err);
 done:
     scio_scratches_free(take->scratches, n_slots);
     scio_mem_free(runs);
@@ -212,7 +229,7 @@ done:
 }
 
 static scio_status
-take_from_memory(const take_context *take, scio_error *err)
+take_from_memory(const scio_matrix_taking *take, scio_error *err)
 {
     const scio_matrix *const matrix = take->matrix;
     const scio_csr *const out = take->out;
@@ -274,15 +291,15 @@ take_csr(scio_matrix *matrix, const scio_matrix_rows *rows, scio_dtype data_dtyp
     status = scio_matrix_sort_requests(rows, &requests, err);
     if (status != SCIO_OK)
         goto done;
-    take_context take = {.matrix = matrix,
-                         .requests = requests,
-                         .n_requests = rows->n_rows,
-                         .out = &csr,
-                         .cancel = cancel};
+    take_context take = {.taking = {.matrix = matrix,
+                                    .requests = requests,
+                                    .n_requests = rows->n_rows,
+                                    .out = &csr,
+                                    .cancel = cancel}};
     if (matrix->is_in_file)
         status = take_from_file(&take, max_parallel, err);
     else
-        status = take_from_memory(&take, err);
+        status = take_from_memory(&take.taking, err);
     if (status == SCIO_OK) {
         *out = csr;
         memset(&csr, 0, sizeof csr);

@@ -2,8 +2,6 @@
 
 #include <inttypes.h>
 
-/* Values that are converted at a time; they stay in the first cache. */
-#define N_STRETCH 128
 /* Ranges per thread: genes are not alike, and a thread that is done takes another range. */
 #define N_RANGES_PER_SLOT 4
 /* A cancel flag is looked at once in so many rows. */
@@ -67,11 +65,11 @@ visit_row(const visit *v, size_t i_row, int64_t gene_begin, int64_t gene_end, sc
     const size_t itemsize = scio_dtype_itemsize(csr->data_dtype);
     const size_t last = gene_end == csr->n_cols ? end : find_gene(csr, begin, end, gene_end);
     size_t first = gene_begin == 0 ? begin : find_gene(csr, begin, end, gene_begin);
-    int64_t genes[N_STRETCH], least = gene_begin;
-    double values[N_STRETCH];
+    int64_t genes[SCIO_GENE_STRETCH], least = gene_begin;
+    double values[SCIO_GENE_STRETCH];
 
     while (first < last) {
-        const size_t n_items = last - first < N_STRETCH ? last - first : N_STRETCH;
+        const size_t n_items = last - first < SCIO_GENE_STRETCH ? last - first : SCIO_GENE_STRETCH;
         size_t n_kept;
 
         SCIO_TRY(scio_cast(csr->data_dtype, (const char *)csr->data + first * itemsize, SCIO_F64,

@@ -9,6 +9,9 @@
 
 #include "sparse/csr.h"
 
+/* Values that come at a time, at most; they stay in the first cache. */
+#define SCIO_GENE_STRETCH 128
+
 /* Neighbouring values of one row, none of which is 0: genes[n_items] ascending.  Called at the same
  * time from several threads for different genes. */
 typedef void (*scio_gene_fn)(void *context, size_t i_row, const int64_t *genes,

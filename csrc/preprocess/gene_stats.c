@@ -114,7 +114,6 @@ scio_gene_stats_free(scio_gene_stats *stats)
     for (size_t i = 0; i < stats->n_tables; i++) {
         scio_mem_free(stats->tables[i].scaled);
         scio_mem_free(stats->tables[i].log);
-        scio_mem_free(stats->tables[i].values);
         scio_mem_free(stats->tables[i].inexact);
     }
     void *const owned[] = {
@@ -197,8 +196,6 @@ make_tables(const scio_gene_stats *stats, scio_item_tables *tables, bool is_inex
         SCIO_TRY(scio_mem_zalloc(n, sizeof *tables->scaled, &tables->scaled, err));
     if (stats->log_mean != NULL && tables->log == NULL)
         SCIO_TRY(scio_mem_zalloc(n, sizeof *tables->log, &tables->log, err));
-    if (is_inexact && tables->values == NULL)
-        SCIO_TRY(scio_mem_zalloc(n, sizeof *tables->values, &tables->values, err));
     if (is_inexact && tables->inexact == NULL)
         SCIO_TRY(scio_mem_zalloc(n, sizeof *tables->inexact, &tables->inexact, err));
     return SCIO_OK;

@@ -140,18 +140,22 @@ join_moments(scio_moment *block, size_t first, size_t n_genes, size_t place, int
 }
 
 static void
-join_inexact(scio_gene_stats *stats, const scio_inexact *inexact, size_t n_genes, size_t place)
+join_inexact(scio_gene_stats *stats, const scio_inexact *inexact, size_t n_genes, size_t place,
+             const scio_stats_item *item)
 {
     for (size_t g = 0; g < n_genes; g++) {
         const scio_inexact *const x = &inexact[g];
+        const scio_moment *const moment = &x->moment;
         const size_t at = place + g;
 
-        if (x->n == 0)
+        scio_moments_join(moment, 1, (uint64_t)item->n_inexact, (uint64_t)item->n_inexact_before,
+                          &stats->mean[at], &stats->m2[at]);
+        if (moment->k == 0)
             continue;
         if (stats->n_nonzero[at] == 0 || x->maximum > stats->maximum[at])
             stats->maximum[at] = x->maximum;
-        stats->sum[at] += x->sum;
-        stats->n_nonzero[at] += x->n;
+        stats->sum[at] += moment->pivot * (double)moment->k + moment->d1;
+        stats->n_nonzero[at] += (int64_t)moment->k;
         stats->n_positive[at] += x->n_positive;
         stats->is_fractional[at] |= (uint8_t)x->is_fractional;
     }
@@ -183,10 +187,7 @@ join_genes(void *context, size_t i_job, size_t slot, scio_error *err)
             memset(t->log + first, 0, n * sizeof *t->log);
         if (item->n_inexact == 0)
             continue;
-        join_moments(t->values, first, n, place, item->n_inexact, item->n_inexact_before,
-                     stats->mean, stats->m2);
-        join_inexact(stats, t->inexact + first, n, place);
-        memset(t->values + first, 0, n * sizeof *t->values);
+        join_inexact(stats, t->inexact + first, n, place, item);
         memset(t->inexact + first, 0, n * sizeof *t->inexact);
     }
     return SCIO_OK;

@@ -14,16 +14,18 @@ typedef struct scio_wide_sums {
     uint64_t n, maximum;
 } scio_wide_sums;
 
-/* Of rows that are no counts, beside their moments. */
+/* Values of rows that are no counts; the moment is that of transformed values if there is a
+ * transform. */
 typedef struct scio_inexact {
-    double sum, maximum; /* of the n non-zero values */
-    uint32_t n, n_positive, is_fractional;
+    scio_moment moment;
+    double maximum; /* of the non-zero values */
+    uint32_t n_positive, is_fractional;
 } scio_inexact;
 
 /* The doubles of one item; a table is NULL until it is needed and zero between items. */
 typedef struct scio_item_tables {
-    scio_moment *scaled, *log, *values; /* [n_genes] */
-    scio_inexact *inexact;              /* [n_genes] with `values` */
+    scio_moment *scaled, *log; /* [n_genes] */
+    scio_inexact *inexact;     /* [n_genes] */
 } scio_item_tables;
 
 /* A run of rows of one block and one batch. */
@@ -80,8 +82,8 @@ typedef struct scio_stats_row {
     const void *values;
     scio_dtype dtype; /* F32, I32, U16 or F64 */
     size_t n_items;
-    int64_t row; /* of the whole matrix */
-    double total;
+    int64_t row;           /* of the whole matrix */
+    double total, maximum; /* the maximum when is_narrow */
     size_t n_detected;
     bool is_exact;  /* non-negative integers below 2^48 */
     bool is_narrow; /* and so small that they fit int32, see the template */

@@ -3,64 +3,61 @@
 
 #include "base/dtype.h"
 #include "kernels/kernels.h"
-#include "preprocess/exp_f64.h"
 
+#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
-
-/* Integers from here on are summed as doubles: their squares would leave 128 bits. */
-#define EXACT_END 0x1p48
 
 /* --- loops by type --- */
 
-/* v + 2^52 has no room for a fraction, so only an integer comes back. */
-#define IS_COUNT_F32(v) (((v) >= 0) & ((v) < 0x1p23f) & (((v) + 0x1p23f) - 0x1p23f == (v)))
-#define IS_COUNT_F64(v) (((v) >= 0) & ((v) < 0x1p31) & (((v) + 0x1p52) - 0x1p52 == (v)))
+/* Of a row that holds counts only. */
+typedef struct row_class {
+    double sum, maximum;
+    size_t n_nonzero;
+} row_class;
+
+/* Whether all are counts; what is known of them then.  The sum is exact in whatever order it is
+ * taken. */
+static bool
+classify_f32(const void *values, size_t n_items, row_class *out)
+{
+    uint32_t maximum = 0, n_positive = 0;
+
+    if (!scio_kernels()->are_counts_f32(values, n_items, &maximum, &n_positive))
+        return false;
+    *out = (row_class){scio_kernels()->sum_f32(values, n_items), maximum, n_positive};
+    return true;
+}
 
 #define STATS_NAME(x) x##_f32
 #define STATS_TYPE float
-#define STATS_SUM double
-#define STATS_IS_COUNT(v) IS_COUNT_F32(v)
 #include "preprocess/gene_stats_template.h"
-#undef STATS_NAME
-#undef STATS_TYPE
-#undef STATS_SUM
-#undef STATS_IS_COUNT
 
+/* v + 2^52 has no room for a fraction, so only an integer comes back. */
 #define STATS_NAME(x) x##_f64
 #define STATS_TYPE double
 #define STATS_SUM double
-#define STATS_IS_COUNT(v) IS_COUNT_F64(v)
+#define STATS_IS_COUNT(v) (((v) >= 0) & ((v) < 0x1p31) & (((v) + 0x1p52) - 0x1p52 == (v)))
 #include "preprocess/gene_stats_template.h"
-#undef STATS_NAME
-#undef STATS_TYPE
-#undef STATS_SUM
-#undef STATS_IS_COUNT
 
 #define STATS_NAME(x) x##_i32
 #define STATS_TYPE int32_t
 #define STATS_SUM int64_t
 #define STATS_IS_COUNT(v) ((v) >= 0)
 #include "preprocess/gene_stats_template.h"
-#undef STATS_NAME
-#undef STATS_TYPE
-#undef STATS_SUM
-#undef STATS_IS_COUNT
 
 #define STATS_NAME(x) x##_u16
 #define STATS_TYPE uint16_t
 #define STATS_SUM int64_t
-#define STATS_IS_COUNT(v) ((v) >= 0)
+#define STATS_IS_COUNT(v) true
 #include "preprocess/gene_stats_template.h"
-#undef STATS_NAME
-#undef STATS_TYPE
-#undef STATS_SUM
-#undef STATS_IS_COUNT
 
 typedef struct loops {
-    bool (*classify)(const void *values, size_t n_items, double *sum_out, size_t *n_nonzero_out);
+    bool (*classify)(const void *values, size_t n_items, row_class *out);
     size_t (*count)(const void *values, const int32_t *genes, size_t n_items, uint16_t *bins,
                     uint32_t *large);
+    void (*count_small)(const void *values, const int32_t *genes, size_t n_items, uint16_t *bins);
     void (*to_double)(const void *values, size_t n_items, double *out);
     void (*divide)(const void *values, size_t n_items, double divisor, double *out);
     void (*scale)(const void *values, size_t n_items, double factor, float *out);
@@ -68,7 +65,7 @@ typedef struct loops {
 
 #define LOOPS(x)                                                                                   \
     {                                                                                              \
-        classify_##x, count_##x, to_double_##x, divide_##x, scale_##x                              \
+        classify_##x, count_##x, count_small_##x, to_double_##x, divide_##x, scale_##x             \
     }
 
 static const loops *
@@ -91,31 +88,6 @@ loops_of(scio_dtype dtype)
 }
 
 /* --- canonical rows --- */
-
-static size_t
-sort_and_sum(scio_stats_slot *slot, const int32_t *genes, size_t n_items, double *values)
-{
-    uint64_t *keys = slot->keys;
-    double *const sorted = slot->work;
-    size_t n_kept = 0;
-
-    for (size_t i = 0; i < n_items; i++)
-        keys[i] = (uint64_t)(uint32_t)genes[i] << 32 | i;
-    keys = scio_sort_by_upper(keys, slot->keys + n_items, n_items);
-    for (size_t i = 0; i < n_items; i++) {
-        const int32_t gene = (int32_t)(keys[i] >> 32);
-        const double value = values[(uint32_t)keys[i]];
-
-        if (n_kept > 0 && slot->genes[n_kept - 1] == gene) {
-            sorted[n_kept - 1] += value;
-        } else {
-            slot->genes[n_kept] = gene;
-            sorted[n_kept++] = value;
-        }
-    }
-    memcpy(values, sorted, n_kept * sizeof *values);
-    return n_kept;
-}
 
 static scio_status
 load_genes(const scio_gene_stats *stats, const scio_csr_view *rows, int64_t first, size_t n_items,
@@ -141,59 +113,90 @@ load_genes(const scio_gene_stats *stats, const scio_csr_view *rows, int64_t firs
     return scio_fail(err, SCIO_EBUG, "indices from %" PRId64 " on are out of range", first);
 }
 
+/* Keeps the lowest row; of one row, what is noted last. */
 static void
 note(scio_stats_example *example, const scio_stats_row *row, size_t i, double value)
 {
-    if (example->row < 0 || row->row < example->row)
+    if (example->row < 0 || row->row <= example->row)
         *example = (scio_stats_example){row->row, row->genes[i], value};
 }
+
+/* |x| + 2^52 has no room for a fraction. */
+#define ROUNDED(size) (((size) + 0x1p52) - 0x1p52)
 
 static bool
 is_integral(double value)
 {
-    const double size = value < 0 ? -value : value;
+    const double size = fabs(value);
 
-    return size >= 0x1p52 || (size + 0x1p52) - 0x1p52 == size;
+    return size >= 0x1p52 || ROUNDED(size) == size;
 }
 
-/* What the quick look did not take for counts: value by value, in the order of genes.  A sum that
- * is not exact goes over the values that are not 0 in eight lanes, as kernels->sum_f32 does, so
- * that it is the total that normalising divides by. */
+static bool
+is_news(const scio_stats_example *example, const scio_stats_row *row, uint64_t n)
+{
+    return n > 0 && (example->row < 0 || row->row < example->row);
+}
+
+/* The first value of each kind; looked for in rows only that come before the one that is known. */
+static void
+note_examples(const scio_stats_row *row, const double *v, const scio_value_kinds *n,
+              scio_stats_facts *facts)
+{
+    facts->n_not_finite += (int64_t)n->n_not_finite;
+    facts->n_fractional += (int64_t)n->n_fractional;
+    facts->n_negative += (int64_t)n->n_negative;
+    if (!is_news(&facts->not_finite, row, n->n_not_finite) &&
+        !is_news(&facts->fractional, row, n->n_fractional) &&
+        !is_news(&facts->negative, row, n->n_negative))
+        return;
+    for (size_t i = row->n_items; i-- > 0;) { /* backwards: the first one stays */
+        if (!(fabs(v[i]) <= DBL_MAX))
+            note(&facts->not_finite, row, i, v[i]);
+        else if (!is_integral(v[i]))
+            note(&facts->fractional, row, i, v[i]);
+        if (v[i] < 0)
+            note(&facts->negative, row, i, v[i]);
+    }
+}
+
+/* Over the values that are not 0 in the lanes of kernels->sum_f32, so that it is the total that
+ * normalising divides by. */
+static double
+sum_nonzero(const double *v, size_t n_items, uint64_t n_zero)
+{
+    double l[8] = {0};
+    size_t n = 0;
+
+    if (n_zero == 0)
+        return scio_sum_f64(v, n_items);
+    for (size_t i = 0; i < n_items; i++)
+        if (v[i] != 0)
+            l[n++ % 8] += v[i];
+    return ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
+}
+
+/* What the quick look did not take for counts. */
 static void
 classify_slowly(scio_stats_row *row, scio_stats_slot *slot)
 {
     const double *const v = scio_stats_row_doubles(row, slot);
-    scio_stats_facts *const facts = &slot->facts;
+    scio_value_kinds n;
     scio_u128 exact = 0;
-    double l[8] = {0};
 
-    row->is_exact = true;
-    row->n_detected = 0;
-    for (size_t i = 0; i < row->n_items; i++) {
-        const bool is_finite = v[i] - v[i] == 0;
-
-        if (v[i] != 0)
-            l[row->n_detected++ % 8] += v[i];
-        if (!is_finite) {
-            note(&facts->not_finite, row, i, v[i]);
-            facts->n_not_finite++;
-            row->has_not_finite = true;
-        } else if (!is_integral(v[i])) {
-            note(&facts->fractional, row, i, v[i]);
-            facts->n_fractional++;
-            row->is_exact = false;
-        }
-        if (v[i] < 0) {
-            note(&facts->negative, row, i, v[i]);
-            facts->n_negative++;
-        }
-        if (!is_finite || v[i] < 0 || v[i] >= EXACT_END)
-            row->is_exact = false;
-        if (row->is_exact)
-            exact += (uint64_t)v[i];
+    scio_kernels()->count_kinds_f64(v, row->n_items, &n);
+    row->n_detected = row->n_items - n.n_zero;
+    row->has_not_finite = n.n_not_finite > 0;
+    /* huge integers are summed as doubles: their squares would leave 128 bits */
+    row->is_exact = n.n_not_finite + n.n_fractional + n.n_negative + n.n_huge == 0;
+    if (!row->is_exact) {
+        note_examples(row, v, &n, &slot->facts);
+        row->total = sum_nonzero(v, row->n_items, n.n_zero);
+        return;
     }
-    row->total = row->is_exact ? scio_u128_to_double(exact)
-                               : ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
+    for (size_t i = 0; i < row->n_items; i++)
+        exact += (uint64_t)v[i];
+    row->total = scio_u128_to_double(exact);
 }
 
 scio_status
@@ -207,6 +210,8 @@ scio_stats_row_prepare(const scio_gene_stats *stats, const scio_csr_view *rows, 
     scio_stats_row row = {
         .values = values, .dtype = rows->data_dtype, .n_items = n_items, .row = i_row};
 
+    row_class found;
+
     row.row += slot->facts.n_rows; /* of those before these rows */
     SCIO_TRY(load_genes(stats, rows, first, n_items, slot, &row.genes, err));
     const bool is_canonical =
@@ -217,13 +222,20 @@ scio_stats_row_prepare(const scio_gene_stats *stats, const scio_csr_view *rows, 
         row.dtype = SCIO_F64;
     }
     if (!is_canonical) {
-        row.n_items = sort_and_sum(slot, row.genes, n_items, slot->values_f64);
+        if (row.genes != slot->genes && n_items > 0)
+            memcpy(slot->genes, row.genes, n_items * sizeof *slot->genes);
+        row.n_items =
+            scio_sort_sum_wide((uint32_t *)slot->genes, slot->values_f64, n_items, slot->keys);
         row.genes = slot->genes;
     }
-    row.is_narrow = row.is_exact =
-        loops_of(row.dtype)->classify(row.values, row.n_items, &row.total, &row.n_detected);
-    if (!row.is_exact)
+    row.is_narrow = row.is_exact = loops_of(row.dtype)->classify(row.values, row.n_items, &found);
+    if (row.is_exact) {
+        row.total = found.sum;
+        row.maximum = found.maximum;
+        row.n_detected = found.n_nonzero;
+    } else {
         classify_slowly(&row, slot);
+    }
     slot->facts.n_nonzero += (int64_t)row.n_detected;
     *out = row;
     return SCIO_OK;
@@ -263,11 +275,13 @@ count_exact(const scio_gene_stats *stats, const scio_stats_row *row, scio_stats_
     size_t n_large;
 
     slot->n_binned++;
+    if (row->is_narrow && row->maximum < SCIO_STATS_BINS) {
+        loops_of(row->dtype)->count_small(row->values, row->genes, row->n_items, slot->bins);
+        return SCIO_OK;
+    }
     if (row->is_narrow) {
         n_large = loops_of(row->dtype)
                       ->count(row->values, row->genes, row->n_items, slot->bins, slot->large);
-        if (n_large == 0)
-            return SCIO_OK;
         v = scio_stats_row_doubles(row, slot);
         for (size_t i = 0; i < n_large; i++)
             SCIO_TRY(
@@ -285,45 +299,28 @@ count_exact(const scio_gene_stats *stats, const scio_stats_row *row, scio_stats_
 }
 
 static void
-add_inexact(const scio_stats_row *row, const double *v, scio_inexact *inexact)
-{
-    for (size_t i = 0; i < row->n_items; i++) {
-        scio_inexact *const x = &inexact[row->genes[i]];
-
-        if (v[i] == 0)
-            continue;
-        x->maximum = x->n++ == 0 || v[i] > x->maximum ? v[i] : x->maximum;
-        x->sum += v[i];
-        x->n_positive += v[i] > 0;
-        x->is_fractional |= (uint32_t)!is_integral(v[i]);
-    }
-}
-
-/* moments[gene] of the entries whose stored value is not 0 */
-static void
-add_moments(const scio_stats_row *row, const double *stored, const double *numbers,
-            scio_moment *moments)
-{
-    for (size_t i = 0; i < row->n_items; i++) {
-        if (stored[i] != 0)
-            scio_moment_add(&moments[row->genes[i]], numbers[i]);
-    }
-}
-
-static void
 add_values(const scio_gene_stats *stats, const scio_stats_row *row, scio_stats_slot *slot,
-           scio_item_tables *tables)
+           scio_inexact *tables)
 {
     const double *const v = scio_stats_row_doubles(row, slot);
     const double *numbers = v;
 
     if (stats->spec.transform == SCIO_TRANSFORM_EXPM1) {
-        for (size_t i = 0; i < row->n_items; i++)
-            slot->work[i] = scio_expm1_f64(v[i] * stats->spec.factor);
+        scio_kernels()->expm1_f64(v, stats->spec.factor, slot->work, row->n_items);
         numbers = slot->work;
     }
-    add_moments(row, v, numbers, tables->values);
-    add_inexact(row, v, tables->inexact);
+    for (size_t i = 0; i < row->n_items; i++) {
+        scio_inexact *const x = &tables[row->genes[i]];
+
+        if (i + 16 < row->n_items)
+            __builtin_prefetch(&tables[row->genes[i + 16]], 1);
+        if (v[i] == 0)
+            continue;
+        x->maximum = x->moment.k == 0 || v[i] > x->maximum ? v[i] : x->maximum;
+        x->n_positive += v[i] > 0;
+        x->is_fractional |= (uint32_t)!is_integral(v[i]);
+        scio_moment_add(&x->moment, numbers[i]);
+    }
 }
 
 /* A quotient of a non-zero value is not 0 (but for underflow, which is one), so it stands for the
@@ -364,7 +361,7 @@ scio_stats_row_count(const scio_gene_stats *stats, const scio_stats_row *row, sc
     if (row->is_exact && stats->spec.transform == SCIO_TRANSFORM_NONE)
         SCIO_TRY(count_exact(stats, row, slot, err));
     else
-        add_values(stats, row, slot, tables);
+        add_values(stats, row, slot, tables->inexact);
     if (tables->scaled != NULL && row->total != 0)
         add_scaled(row, slot, tables->scaled);
     if (tables->log != NULL)

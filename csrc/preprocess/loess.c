@@ -236,9 +236,13 @@ fill_columns(const loess *l, double v, const window *w, size_t n_columns)
 {
     for (size_t i = w->begin; i < w->end; i++) {
         const size_t row = i - w->begin;
+        const double distance = fabs(l->x[i] - v);
         const double t = w->width > 0 ? (l->x[i] - v) / w->width : 0;
         const double u = fabs(t);
-        const double tricube = 1 - u * u * u;
+        /* 1 - u^3 without cancellation near the edge, where two points of tiny weight may be all
+         * that decides a coefficient */
+        const double rest = w->width > 0 ? (w->width - distance) / w->width : 1;
+        const double tricube = rest * (1 + u + u * u);
         double term = sqrt(l->count[i] * (tricube * tricube * tricube));
 
         l->columns[MAX_COLUMNS][row] = term * l->mean[i];

@@ -1,7 +1,7 @@
 #include "preprocess/poisson.h"
 
 #include "base/pool.h"
-#include "preprocess/exp_f64.h"
+#include "kernels/exp_f64.h"
 
 #define N_FRACTIONS_PER_ITEM 16
 

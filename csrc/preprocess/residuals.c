@@ -5,10 +5,12 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Stands for 0 where a loop has no branches: the residual of a zero is -1e-150 then, which is lost
+ * in any sum. */
+#define LEAST_MU 1e-300
 /* Fractions, or rows, that a thread takes at a time. */
 #define N_FRACTIONS_PER_ITEM 16
 #define N_ROWS_PER_ITEM 64
-#define N_STRETCH 128
 
 static inline double
 clipped(double r, double clip)
@@ -17,17 +19,17 @@ clipped(double r, double clip)
     return r < -clip ? -clip : r;
 }
 
-/* For mu > 0. */
+/* 1 / standard deviation, for mu > 0. */
 static inline double
-spread(double mu, double inverse_theta)
+precision(double mu, double inverse_theta)
 {
-    return sqrt(mu + mu * mu * inverse_theta);
+    return 1 / sqrt(mu + mu * mu * inverse_theta);
 }
 
 static inline double
 residual(double x, double mu, double clip, double inverse_theta)
 {
-    return mu > 0 ? clipped((x - mu) / spread(mu, inverse_theta), clip) : 0;
+    return mu > 0 ? clipped((x - mu) * precision(mu, inverse_theta), clip) : 0;
 }
 
 static size_t
@@ -45,30 +47,50 @@ typedef struct zero_sums {
     double *shifts_out, *sums_out;
 } zero_sums;
 
+/* N_FRACTIONS_PER_ITEM genes side by side, so that the loop over them is a loop of vectors; each
+ * has its own sums in the order of totals. */
+static void
+sum_zeros_of_genes(const zero_sums *z, const double *fractions, const double *shifts,
+                   double *restrict sum, double *restrict sum_squares)
+{
+    const double least = -z->clip, inverse_theta = z->inverse_theta;
+
+    for (size_t t = 0; t < z->n_totals; t++) {
+        const double total = z->totals[t], n_cells = z->n_cells[t];
+
+        for (size_t j = 0; j < N_FRACTIONS_PER_ITEM; j++) {
+            const double product = fractions[j] * total;
+            const double mu = product > LEAST_MU ? product : LEAST_MU;
+            const double ordinary = (0 - mu) * precision(mu, inverse_theta);
+            const double r = ordinary < least ? least : ordinary;
+            const double d = r - shifts[j];
+            const double weighted = n_cells * d;
+
+            sum[j] += weighted;
+            sum_squares[j] += weighted * d;
+        }
+    }
+}
+
 static scio_status
 sum_zeros(void *context, size_t i_item, size_t slot, scio_error *err)
 {
     const zero_sums *const z = context;
     const size_t begin = i_item * N_FRACTIONS_PER_ITEM;
-    const size_t end = min_size(begin + N_FRACTIONS_PER_ITEM, z->n_fractions);
+    double fractions[N_FRACTIONS_PER_ITEM], shifts[N_FRACTIONS_PER_ITEM];
+    double sum[N_FRACTIONS_PER_ITEM] = {0}, sum_squares[N_FRACTIONS_PER_ITEM] = {0};
 
     (void)slot;
     (void)err;
-    for (size_t g = begin; g < end; g++) {
-        const double fraction = z->fractions[g];
-        const double shift = residual(0, fraction * z->shift_total, z->clip, z->inverse_theta);
-        double sum = 0, sum_squares = 0;
-
-        for (size_t t = 0; t < z->n_totals; t++) {
-            const double r = residual(0, fraction * z->totals[t], z->clip, z->inverse_theta);
-            const double weighted = z->n_cells[t] * (r - shift);
-
-            sum += weighted;
-            sum_squares += weighted * (r - shift);
-        }
-        z->shifts_out[g] = shift;
-        z->sums_out[2 * g] = sum;
-        z->sums_out[2 * g + 1] = sum_squares;
+    for (size_t j = 0; j < N_FRACTIONS_PER_ITEM; j++) {
+        fractions[j] = begin + j < z->n_fractions ? z->fractions[begin + j] : 0;
+        shifts[j] = residual(0, fractions[j] * z->shift_total, z->clip, z->inverse_theta);
+    }
+    sum_zeros_of_genes(z, fractions, shifts, sum, sum_squares);
+    for (size_t j = 0; j < N_FRACTIONS_PER_ITEM && begin + j < z->n_fractions; j++) {
+        z->shifts_out[begin + j] = shifts[j];
+        z->sums_out[2 * (begin + j)] = sum[j];
+        z->sums_out[2 * (begin + j) + 1] = sum_squares[j];
     }
     return SCIO_OK;
 }
@@ -112,7 +134,7 @@ correct_stretch(void *context, size_t i_row, const int64_t *genes, const double 
     const int32_t batch = c->batches == NULL ? 0 : c->batches[i_row];
     const double total = c->cell_totals[i_row], inverse_theta = model->inverse_theta;
     const double *fractions, *shifts;
-    double *sums, clip;
+    double *sums, clip, mus[SCIO_GENE_STRETCH], precisions[SCIO_GENE_STRETCH];
 
     if (batch < 0)
         return;
@@ -120,16 +142,18 @@ correct_stretch(void *context, size_t i_row, const int64_t *genes, const double 
     shifts = model->shifts + (size_t)batch * model->n_genes;
     sums = c->sums + 2 * (size_t)batch * model->n_genes;
     clip = model->clips[batch];
+    /* two loops: the first, where roots and quotients are, is one of vectors */
+    for (size_t i = 0; i < n_items; i++)
+        mus[i] = total * fractions[genes[i]];
+    for (size_t i = 0; i < n_items; i++)
+        precisions[i] = precision(mus[i], inverse_theta);
     for (size_t i = 0; i < n_items; i++) {
         const size_t g = (size_t)genes[i];
-        const double mu = total * fractions[g];
-        double scale, r, zero;
+        const double r = clipped((values[i] - mus[i]) * precisions[i], clip);
+        const double zero = clipped((0 - mus[i]) * precisions[i], clip);
 
-        if (!(mu > 0))
+        if (!(mus[i] > 0))
             continue;
-        scale = spread(mu, inverse_theta);
-        r = clipped((values[i] - mu) / scale, clip);
-        zero = clipped((0 - mu) / scale, clip);
         sums[2 * g] += r - zero;
         /* (r - shift)^2 - (zero - shift)^2 */
         sums[2 * g + 1] += (r - zero) * ((r - shifts[g]) + (zero - shifts[g]));
@@ -190,14 +214,14 @@ fill_row(const dense_rows *d, size_t i_row, scio_error *err)
     const size_t value_nbytes = scio_dtype_itemsize(csr->data_dtype);
     const size_t index_nbytes = scio_dtype_itemsize(csr->index_dtype);
     const double total = d->cell_totals[i_row];
-    int64_t genes[N_STRETCH];
-    double values[N_STRETCH];
+    int64_t genes[SCIO_GENE_STRETCH];
+    double values[SCIO_GENE_STRETCH];
 
     for (size_t g = 0; g < n_genes; g++)
         put(d, i_row * n_genes + g,
             residual(0, total * d->fractions[g], d->clip, d->inverse_theta));
-    for (size_t first = (size_t)csr->indptr[i_row]; first < end; first += N_STRETCH) {
-        const size_t n_items = min_size(N_STRETCH, end - first);
+    for (size_t first = (size_t)csr->indptr[i_row]; first < end; first += SCIO_GENE_STRETCH) {
+        const size_t n_items = min_size(SCIO_GENE_STRETCH, end - first);
 
         SCIO_TRY(scio_cast(csr->data_dtype, (const char *)csr->data + first * value_nbytes,
                            SCIO_F64, values, n_items, err));

@@ -361,10 +361,10 @@ typedef struct py_spec {
     scio_collate_spec c;
     int form, select;
     double pad_value;
-    py_view id_mask;
+    py_view id_mask, cell_scale;
 } py_spec;
 
-#define PY_N_SPEC_PARAMS 15
+#define PY_N_SPEC_PARAMS 16
 /* The parameters that write into `spec`. */
 void py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS]);
 /* Checks what was parsed and completes spec->c. */

@@ -187,6 +187,13 @@ py_spec_params(py_spec *spec, py_param params[PY_N_SPEC_PARAMS])
         {.name = "pad_value", .kind = PY_DOUBLE, .out = &spec->pad_value},
         {.name = "dtype", .kind = PY_DTYPE, .is_optional = true, .out = &spec->c.value_dtype},
         {.name = "index_dtype", .kind = PY_DTYPE, .is_optional = true, .out = &spec->c.id_dtype},
+        {.name = "cell_scale",
+         .kind = PY_ARRAY,
+         .is_optional = true,
+         .is_nullable = true,
+         .out = &spec->cell_scale,
+         .rank = 1,
+         .dtype = SCIO_F64},
     };
 
     memset(spec, 0, sizeof(*spec));
@@ -202,6 +209,8 @@ py_spec_finish(const py_state *state, py_spec *spec)
     c->select = (scio_select)spec->select;
     c->pad_value = (float)spec->pad_value;
     c->id_mask = spec->id_mask.array == NULL ? NULL : spec->id_mask.data;
+    c->cell_scale = spec->cell_scale.array == NULL ? NULL : spec->cell_scale.data;
+    c->n_cell_scale = spec->cell_scale.n_items;
     if (c->n_ids < 0 || c->n_ids > INT32_MAX)
         py_fail(state, SCIO_EINVAL, "n_ids is %lld, expected [0, 2**31)", (long long)c->n_ids);
     else if (c->first_id < 0 || c->first_id > c->n_ids)
@@ -521,7 +530,7 @@ PyMethodDef py_collate_methods[] = {
     {"collate", PY_METHOD(collate), METH_FASTCALL | METH_KEYWORDS,
      "collate($module, matrices, maps, cells, /, *, form, n_ids, first_id, library_size, "
      "target_sum, log1p, id_mask, max_genes, select, seed, epoch, pad_id, pad_value, "
-     "dtype=None, index_dtype=None, threads=-1)\n--\n\n"
+     "dtype=None, index_dtype=None, cell_scale=None, threads=-1)\n--\n\n"
      "Read the cells (global ids over the matrices) and collate them into one batch."},
     {NULL, NULL, 0, NULL},
 };

@@ -3,8 +3,8 @@
  * Sums are added into arrays of the caller, block of rows by block of rows. */
 #include "py/py.h"
 
+#include "kernels/exp_f64.h"
 #include "preprocess/clipped.h"
-#include "preprocess/exp_f64.h"
 #include "preprocess/loess.h"
 #include "preprocess/log_f64.h"
 #include "preprocess/poisson.h"

@@ -321,9 +321,10 @@ or_none(PyObject *object)
 static PyObject *
 keep_objects(const py_spec *spec, const loader_args *a)
 {
-    return PyTuple_Pack(6, or_none(spec->id_mask.array), or_none(a->cells.array),
-                        or_none(a->given_cells.array), or_none(a->given_offsets.array),
-                        or_none(a->extras_tuple), or_none(a->mapped_tuple));
+    return PyTuple_Pack(7, or_none(spec->id_mask.array), or_none(spec->cell_scale.array),
+                        or_none(a->cells.array), or_none(a->given_cells.array),
+                        or_none(a->given_offsets.array), or_none(a->extras_tuple),
+                        or_none(a->mapped_tuple));
 }
 
 static bool
@@ -669,7 +670,7 @@ static PyType_Slot loader_slots[] = {
                          "pad_value, batch_size, drop_last, shuffle, rank, world_size, max_memory, "
                          "block_bytes, threads, prefetch, skip_errors, first_batch, "
                          "given_cells=None, given_offsets=None, dtype=None, "
-                         "index_dtype=None, keep=False, kept=0, fill=False, "
+                         "index_dtype=None, cell_scale=None, keep=False, kept=0, fill=False, "
                          "extras=None, extra_is_layer=None, resident=None, mapped=None, "
                          "mapped_cells=None)\n--\n\n"
                          "One epoch of batches, in order; `close` or dropping it stops everything."

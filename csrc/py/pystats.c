@@ -20,6 +20,34 @@ get(PyObject *op)
     return (py_stats *)op;
 }
 
+/* Completes the spec by the arrays that it points into, which the object keeps. */
+static PyObject *
+make(PyTypeObject *type, const py_state *state, scio_stats_spec *spec, const py_view *flags,
+     int64_t n_flags, const py_view *tops)
+{
+    scio_error err = SCIO_ERROR_INIT;
+    py_stats *self;
+
+    if (n_flags < 0 || (n_flags > 0 && (int64_t)flags->n_items != spec->n_genes))
+        return py_fail(state, SCIO_EINVAL,
+                       "flags has %zu entries, expected one for each gene, %lld", flags->n_items,
+                       (long long)spec->n_genes);
+    spec->flags = flags->data;
+    spec->n_flags = (size_t)n_flags;
+    spec->tops = tops->data;
+    spec->n_tops = tops->n_items;
+    self = (py_stats *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->spec = *spec;
+    self->flags = Py_XNewRef(flags->array);
+    self->tops = Py_XNewRef(tops->array);
+    if (scio_gene_stats_new(spec, &self->stats, &err) == SCIO_OK)
+        return (PyObject *)self;
+    Py_DECREF(self);
+    return py_raise(state, &err);
+}
+
 static PyObject *
 stats_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -61,33 +89,14 @@ stats_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
          .is_optional = true,
          .out = &max_value_nbytes},
     };
-    scio_error err = SCIO_ERROR_INIT;
-    py_stats *self;
 
     if (py_parse_tuple(state, "GeneStats", params, PY_N_PARAMS(params), 2, args, kwargs) < 0)
         return NULL;
-    if (n_flags < 0 || (n_flags > 0 && (int64_t)flags.n_items != shape[0]))
-        return py_fail(state, SCIO_EINVAL,
-                       "flags has %zu entries, expected one for each gene, %lld", flags.n_items,
-                       (long long)shape[0]);
     spec.n_genes = shape[0];
     spec.n_batches = shape[1];
     spec.transform = (scio_transform)transform;
-    spec.flags = flags.data;
-    spec.n_flags = (size_t)n_flags;
-    spec.tops = tops.data;
-    spec.n_tops = tops.n_items;
     spec.max_value_nbytes = (size_t)max_value_nbytes;
-    self = (py_stats *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->spec = spec;
-    self->flags = Py_XNewRef(flags.array);
-    self->tops = Py_XNewRef(tops.array);
-    if (scio_gene_stats_new(&spec, &self->stats, &err) == SCIO_OK)
-        return (PyObject *)self;
-    Py_DECREF(self);
-    return py_raise(state, &err);
+    return make(type, state, &spec, &flags, n_flags, &tops);
 }
 
 static void
@@ -402,6 +411,23 @@ load(const uint64_t *halves)
     return (scio_u128)halves[1] << 64 | halves[0];
 }
 
+/* out[4][n]: sum, mean, m2, variance of the n = n_batches * n_genes places. */
+static void
+fill_moments(const py_view *n_rows, const py_view *sums, const py_view *squares, double *out)
+{
+    const size_t n = sums->n_items / 2, n_genes = (size_t)sums->dims[1];
+    const uint64_t *const s = sums->data, *const q = squares->data;
+    const int64_t *const counts = n_rows->data;
+
+    for (size_t i = 0; i < n; i++) {
+        const int64_t count = counts[i / n_genes];
+
+        out[i] = scio_u128_to_double(load(s + 2 * i));
+        scio_exact_moments(count < 0 ? 0 : (uint64_t)count, load(s + 2 * i), load(q + 2 * i),
+                           &out[n + i], &out[2 * n + i], &out[3 * n + i]);
+    }
+}
+
 static PyObject *
 exact_moments(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
@@ -420,23 +446,12 @@ exact_moments(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
         squares.dims[0] != sums.dims[0] || squares.dims[1] != sums.dims[1])
         return py_fail(state, SCIO_EINVAL,
                        "expected sums and squares of one shape, (batches of n_rows, genes, 2)");
-    const size_t n_batches = (size_t)sums.dims[0], n_genes = (size_t)sums.dims[1];
-    const size_t n = n_batches * n_genes;
     const npy_intp dims[3] = {4, sums.dims[0], sums.dims[1]};
 
-    if (scio_buf_new(4 * n * sizeof(double), &buf, &err) != SCIO_OK)
+    if (scio_buf_new(2 * sums.n_items * sizeof(double), &buf, &err) != SCIO_OK)
         return py_raise(state, &err);
-    double *const out = scio_buf_data(buf);
-    const uint64_t *const s = sums.data, *const q = squares.data;
-    const int64_t *const counts = n_rows.data;
     Py_BEGIN_ALLOW_THREADS;
-    for (size_t i = 0; i < n; i++) {
-        const int64_t count = counts[i / n_genes];
-
-        out[i] = scio_u128_to_double(load(s + 2 * i));
-        scio_exact_moments(count < 0 ? 0 : (uint64_t)count, load(s + 2 * i), load(q + 2 * i),
-                           &out[n + i], &out[2 * n + i], &out[3 * n + i]);
-    }
+    fill_moments(&n_rows, &sums, &squares, scio_buf_data(buf));
     Py_END_ALLOW_THREADS;
     return py_array_from_buf(buf, SCIO_F64, 3, dims);
 }

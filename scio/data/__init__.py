@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from scio.data.anndata_store import AnnDataStore
-from scio.data.census import build_obs_value_filter
-from scio.data.config import DataPipeline, build, load_config
-from scio.data.dataloader import CellDataLoader, collate_cells
-from scio.data.dataset import CellDataset
-from scio.data.gene_vocab import GeneVocab
-from scio.data.preprocessing import PreprocessingPipeline
-from scio.data.registry import DataRegistry
-from scio.data.samplers import BatchAwareSampler, DistributedShardSampler, WeightedCellSampler
+from scio._lazy import lazy
 
 if TYPE_CHECKING:
     from scio.data._config_model import DataConfig
+    from scio.data.anndata_store import AnnDataStore
+    from scio.data.census import build_obs_value_filter
+    from scio.data.config import DataPipeline, build, load_config
+    from scio.data.dataloader import CellDataLoader, collate_cells
+    from scio.data.dataset import CellDataset
+    from scio.data.gene_vocab import GeneVocab
+    from scio.data.preprocessing import PreprocessingPipeline
+    from scio.data.registry import DataRegistry
+    from scio.data.samplers import BatchAwareSampler, DistributedShardSampler, WeightedCellSampler
+
+_OBJECTS = {
+    "AnnDataStore": "scio.data.anndata_store",
+    "BatchAwareSampler": "scio.data.samplers",
+    "CellDataLoader": "scio.data.dataloader",
+    "CellDataset": "scio.data.dataset",
+    "DataConfig": "scio.data._config_model",
+    "DataPipeline": "scio.data.config",
+    "DataRegistry": "scio.data.registry",
+    "DistributedShardSampler": "scio.data.samplers",
+    "GeneVocab": "scio.data.gene_vocab",
+    "PreprocessingPipeline": "scio.data.preprocessing",
+    "WeightedCellSampler": "scio.data.samplers",
+    "build": "scio.data.config",
+    "build_obs_value_filter": "scio.data.census",
+    "collate_cells": "scio.data.dataloader",
+    "load_config": "scio.data.config",
+}
 
 __all__ = [
     "AnnDataStore",
@@ -36,15 +54,4 @@ __all__ = [
     "load_config",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "DataConfig":  # a pydantic model, which scio.data itself does not need
-        value = importlib.import_module("scio.data._config_model").DataConfig
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio.data' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS)

@@ -69,6 +69,10 @@ class Source(ABC):
         """Gene names of the matrix's columns, objects of str."""
 
     @abstractmethod
+    def cells(self) -> NDArray[Any]:
+        """Names of the cells, objects of str."""
+
+    @abstractmethod
     def obs_columns(self) -> list[str]:
         """Names of the obs columns."""
 
@@ -153,6 +157,9 @@ class FileSource(Source):
             return raw.var_names
         return self._handle.var_names
 
+    def cells(self) -> NDArray[Any]:
+        return self._handle.obs_names
+
     def obs_columns(self) -> list[str]:
         return self._handle.obs.columns
 
@@ -219,6 +226,9 @@ class MemorySource(Source):
 
     def genes(self) -> NDArray[Any]:
         return self._genes
+
+    def cells(self) -> NDArray[Any]:
+        return np.array([str(name) for name in self._obs.index], dtype=object)
 
     def obs_columns(self) -> list[str]:
         return [str(c) for c in self._obs.columns]

@@ -64,7 +64,7 @@ def settings_of(loader: CellDataLoader) -> dict[str, Any]:
         "world_size": loader.world_size,
         "matrix": dataset.store.matrix,
         "layers and obsm": list(dataset.store.track_paths),
-        "preprocessing": dataset.preprocessing.to_dict(),
+        "preprocessing": dataset.preprocessing.settings(),
         "vocabulary": loader.fingerprint.vocabulary,
         "cells": loader.fingerprint.cells,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,22 @@ class AnnDataStore:
         for source in self._sources:
             for path in self.track_paths:
                 source.core_track(path)  # a wrong key is reported here
+
+    def keep_genes(self, names: Collection[str]) -> None:
+        """Make the vocabulary of the sources' own genes smaller; for `CellDataset`.
+
+        Raises
+        ------
+        ValueError
+            If a source has none of `names`.
+        """
+        wanted = set(names)
+        genes = [gene for gene in self.gene_vocab.genes if gene in wanted]
+        self.gene_vocab = GeneVocab.from_genes(genes)
+        self.gene_maps = [
+            _checked_map(self.gene_vocab, [str(g) for g in source.genes()], source.name)
+            for source in self._sources
+        ]
 
     def __len__(self) -> int:
         """Cells over all sources."""

@@ -35,9 +35,10 @@ class CellDataset(_Base):
     adata : AnnData, str, Path, AnnDataFile or a list of these
         Sources, as `AnnDataStore` takes them.
     gene_vocab : GeneVocab or None
-        None: the genes of the sources, in order of appearance.
+        None: the genes of the sources, in order of appearance; those that the pipeline selected,
+        when it selects genes.
     preprocessing : PreprocessingPipeline, optional
-        None: raw values.
+        None: raw values.  Genes that a fitted pipeline did not select are left out.
     max_genes : int, optional
         At most so many genes per cell, chosen by `selection`.
     obs_keys : list of str, "all" or None
@@ -62,7 +63,12 @@ class CellDataset(_Base):
     ValueError, KeyError, IndexError
         For wrong arguments; near names or the legal range are given.
     NotFittedError
-        If the pipeline needs `fit`.
+        If the pipeline needs `fit`; a dataset never fits on its own.
+
+    Warns
+    -----
+    ScioWarning
+        If genes that the pipeline selected are not among those of the sources or the vocabulary.
 
     Notes
     -----
@@ -111,6 +117,21 @@ class CellDataset(_Base):
         self.seed = int(seed)
         self.epoch = 0
         self._cells = _select(self.store, indices, obs_query)
+        self._id_mask = self._masked(has_vocab=gene_vocab is not None)
+        self._cell_scale = self.preprocessing.cell_scale(self.store, self.cells)
+
+    def _masked(self, *, has_vocab: bool) -> NDArray[np.uint8] | None:
+        """Ids that the fitted selection keeps; a vocabulary that nobody gave is made of them."""
+        selected = self.preprocessing.selected_genes
+        if selected is None:
+            return None
+        self.preprocessing.check_genes(self.store)
+        if not has_vocab:
+            self.store.keep_genes(selected)
+            return None
+        mask = np.zeros(self.gene_vocab.n_ids, dtype=np.uint8)
+        mask[self.gene_vocab.encode([gene for gene in selected if gene in self.gene_vocab])] = 1
+        return mask
 
     @property
     def gene_vocab(self) -> GeneVocab:
@@ -156,6 +177,8 @@ class CellDataset(_Base):
         other = object.__new__(CellDataset)
         other.__dict__.update(self.__dict__)
         other._cells = np.unique(row_index(cells, len(self.store)))
+        if self._cell_scale is not None and np.isnan(self._cell_scale[other._cells]).any():
+            other._cell_scale = self.preprocessing.cell_scale(self.store, other._cells)
         return other
 
     def split(
@@ -218,9 +241,10 @@ class CellDataset(_Base):
         return {
             "n_ids": self.gene_vocab.n_ids,
             "library_size": pipeline.normalize == "library_size",
-            "target_sum": pipeline.target_sum or 1.0,
+            "target_sum": pipeline.total_target or 1.0,
+            "cell_scale": self._cell_scale,
             "log1p": pipeline.takes_log,
-            "id_mask": None,
+            "id_mask": self._id_mask,
             "max_genes": self.max_genes or 0,
             "select": self.selection,
             "seed": self.seed,

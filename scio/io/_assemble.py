@@ -209,15 +209,21 @@ class _Parts:
             raw["var"].index = _as_text(raw["var"].index)
             raw["varm"] = values.get("raw.varm")
         mappings = {name: values.get(name) for name in ("layers", "obsm", "varm", "varp")}
-        return anndata.AnnData(
-            X=values.get("X"),
-            obs=values["obs"],
-            var=values["var"],
-            uns=uns,
-            obsp=obsp,
-            raw=raw,
-            **mappings,
-        )
+        try:
+            return anndata.AnnData(
+                X=values.get("X"),
+                obs=values["obs"],
+                var=values["var"],
+                uns=uns,
+                obsp=obsp,
+                raw=raw,
+                **mappings,
+            )
+        except (
+            ValueError
+        ) as error:  # what only AnnData looks at, such as the index of a frame in obsm
+            message = f"{self.reader.file.name}: {self.base or '/'} is no AnnData: {error}"
+            raise CorruptFileError(message) from error
 
 
 def make_rows(selector: Any, n_total: int, names: Callable[[], NDArray[Any]], what: str) -> Rows:

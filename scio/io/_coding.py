@@ -391,7 +391,8 @@ def _from_awkward(awkward: Any, value: Any, path: str) -> Any:
 def _from_anndata(anndata: Any, value: Any, path: str) -> Any:
     if isinstance(value, anndata.AnnData):
         return members_of(value, path)
-    if isinstance(value, (anndata.abc.CSRDataset, anndata.abc.CSCDataset)):
+    kinds = getattr(anndata, "abc", None) or anndata.experimental  # there before 0.11
+    if isinstance(value, (kinds.CSRDataset, kinds.CSCDataset)):
         return _stored_sparse(value, path)
     if isinstance(value, anndata.Raw):
         return raw_of(value, path)

@@ -216,7 +216,7 @@ def _write_column(
 
 
 def _write_dict(writer: Writer, path: str, members: Mapping[Any, Any], context: Context) -> None:
-    writer.group(path, wide=False)
+    writer.group(path)
     tag(writer, path, "dict", "0.1.0")
     for name, value in members.items():
         write_element(writer, member_path(path, name, context), value, context)

@@ -94,11 +94,9 @@ class ElementReader:
             If the encoding or a type in it is not known.
         """
         kind = self._kind(path)
-        encoding = self.file.scalar_attr(path, "encoding-type")
-        if encoding is None or encoding == "":
+        encoding = self.encoding(path)
+        if encoding is None:
             return self._untagged(path, kind, axes)
-        if not isinstance(encoding, str):
-            raise self._corrupt(path, f"has encoding-type {encoding}, expected a string")
         if encoding not in _ENCODINGS:
             version = self.file.scalar_attr(path, "encoding-version", "?")
             message = (
@@ -123,15 +121,35 @@ class ElementReader:
         CorruptFileError, UnsupportedError
             As `element`; also when the encoding is another one.
         """
-        encoding = self.file.scalar_attr(path, "encoding-type")
-        if encoding is None or encoding == "":
+        encoding = self.encoding(path)
+        if encoding is None:
             planned: Deferred = getattr(self, method)(path, axes)
             return planned
-        known = _ENCODINGS.get(encoding) if isinstance(encoding, str) else None
+        known = _ENCODINGS.get(encoding)
         if known is not None and known[2] != method:
             wanted = "dataframe" if method == "frame" else "dict"
             raise self._corrupt(path, f"has encoding-type {encoding!r}, expected {wanted!r}")
         return self.element(path, axes)
+
+    def encoding(self, path: str) -> str | None:
+        """Return the encoding-type of an element, None when its writer gave none.
+
+        Raises
+        ------
+        CorruptFileError
+            If the attribute is no string.
+        """
+        encoding = self.file.scalar_attr(path, "encoding-type")
+        if encoding is not None and not isinstance(encoding, str):
+            raise self._corrupt(path, f"has encoding-type {encoding}, expected a string")
+        return encoding or None
+
+    def flag(self, path: str, name: str) -> bool:
+        """Return an attribute that says yes or no; no when it is absent."""
+        value = self.file.scalar_attr(path, name, default=False)
+        if np.ndim(value) or isinstance(value, str):
+            raise self._corrupt(path, f"has attribute {name} {value}, expected true or false")
+        return bool(value)
 
     def _kind(self, path: str) -> str:
         kind = self.file.kind(path)
@@ -231,6 +249,8 @@ class ElementReader:
         names = []
         for name, kind, _, target, target_file in self.file.core.links(path):
             member = f"{path.rstrip('/')}/{name}"
+            if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+                raise self._corrupt(path, f"has a member whose name is not UTF-8: {name!a}")
             if kind == "hard":
                 names.append(name)
             elif kind == "soft":
@@ -276,7 +296,7 @@ class ElementReader:
         return (
             self.wanted.enters(path.strip("/"))
             and self.file.kind(path) == "group"
-            and self.file.scalar_attr(path, "encoding-type") in (None, "", "dict")
+            and self.encoding(path) in (None, "dict")
         )
 
     def _fields(self, path: str, axes: Sequence[Rows]) -> Deferred:
@@ -311,6 +331,9 @@ class ElementReader:
     def number(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan a scalar as a Python number."""
         value = self.plan.values(path)
+        if self.file.dataset(path).shape not in ((), (1,)):
+            shape = self.file.dataset(path).shape
+            raise self._corrupt(path, f"has shape {shape}, a number has none")
 
         def finish() -> Any:
             number = value()
@@ -413,7 +436,7 @@ class ElementReader:
     def _sparse_format(self, path: str) -> str:
         for name in ("encoding-type", "h5sparse_format"):
             text = self.file.scalar_attr(path, name)
-            if text in _SPARSE:
+            if isinstance(text, str) and text in _SPARSE:
                 return _SPARSE[text]
         raise self._corrupt(path, "has no sparse format that is csr or csc")
 
@@ -422,7 +445,10 @@ class ElementReader:
             value = self.file.attr(path, name)
             if value is None:
                 continue
-            sizes = [int(v) for v in np.asarray(value).reshape(-1)]
+            numbers = np.asarray(value).reshape(-1)
+            if numbers.dtype.kind not in "iu":
+                raise self._corrupt(path, f"has attribute {name} {value}, expected two sizes")
+            sizes = [int(v) for v in numbers]
             if len(sizes) != 2 or min(sizes) < 0:
                 raise self._corrupt(path, f"has attribute {name} {sizes}, expected two sizes")
             return (sizes[0], sizes[1])
@@ -492,7 +518,7 @@ class ElementReader:
     def categorical(self, path: str, axes: Sequence[Rows] = ()) -> Deferred:
         """Plan labels that are stored as codes."""
         self._require(path, "codes", "categories")
-        ordered = bool(self.file.scalar_attr(path, "ordered", default=False))
+        ordered = self.flag(path, "ordered")
         return self.categories(path, f"{path}/codes", f"{path}/categories", ordered, axes)
 
     def categories(
@@ -550,7 +576,7 @@ class ElementReader:
         """Plan numbers or booleans that may be missing, as an array of pandas."""
         pandas = require("pandas", "scio.read_h5ad")
         values, mask = self._masked(path, axes)
-        is_bool = self.file.scalar_attr(path, "encoding-type") == "nullable-boolean"
+        is_bool = self.encoding(path) == "nullable-boolean"
 
         def finish() -> Any:
             array, missing = values(), mask()
@@ -584,7 +610,7 @@ class ElementReader:
             raise UnsupportedError(str(error)) from error
         form = self.file.scalar_attr(path, "form")
         length = self.file.scalar_attr(path, "length")
-        if not isinstance(form, str) or length is None or int(length) < 0:
+        if not isinstance(form, str) or not isinstance(length, (int, np.integer)) or length < 0:
             raise self._corrupt(path, "lacks the attributes form and length of an awkward array")
         if axes and int(length) != axes[0].n_total:
             raise self._corrupt(path, f"has length {length}, expected {axes[0].n_total}")

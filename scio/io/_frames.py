@@ -72,7 +72,7 @@ def plan_column(reader: ElementReader, path: str, rows: Rows) -> Deferred:
     """Plan one column, or the index, in any encoding that has one dimension."""
     file = reader.file
     kind = file.kind(path)
-    if file.scalar_attr(path, "encoding-type"):
+    if reader.encoding(path) is not None:
         return _one_dimension(reader, path, rows)
     if kind == "dataset" and "categories" in file.attr_names(path):
         return _plan_reference(reader, path, rows)
@@ -105,7 +105,7 @@ def _plan_reference(reader: ElementReader, path: str, rows: Rows) -> Deferred:
     if target is None:
         message = f"{reader.file.name}: {path}@categories is no reference to an object of this file"
         raise CorruptFileError(message)
-    ordered = bool(reader.file.scalar_attr(target, "ordered", default=False))
+    ordered = reader.flag(target, "ordered")
     return reader.categories(path, path, target, ordered, (rows,))
 
 

@@ -12,6 +12,7 @@ from scio._core import csr_validate
 from scio._storage.keys import key_of_names
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io._plain import DenseParts, Members, SparseParts, Table, Unread
+from scio.io._streams import index_dtype_for
 from scio.io.elements import Frame
 from scio.io.h5ad import AnnDataFile, MatrixHandle, Raw, _Mapping
 from scio.io.read import read_element
@@ -39,12 +40,15 @@ def members_of_file(file: AnnDataFile) -> Members:
     if file.raw is not None:
         members["raw"] = _raw(file.raw)
     if file.has_x:
-        members["X"] = file.X
+        members["X"] = _in_memory_if_odd(file.X)
     return Members("anndata", members)
 
 
 def _raw(raw: Raw) -> Members:
-    return Members("raw", {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": raw.X})
+    return Members(
+        "raw",
+        {"var": Table.lazy(raw.var), "varm": LazyMembers(raw.varm), "X": _in_memory_if_odd(raw.X)},
+    )
 
 
 class LazyMembers(dict[str, Any]):
@@ -61,13 +65,21 @@ class LazyMembers(dict[str, Any]):
             value = self._members[name]
             if isinstance(value, Frame):  # with its index as stored, which need not be strings
                 return read_element(value._file, value._path)
-            return value
+            return _in_memory_if_odd(value) if isinstance(value, MatrixHandle) else value
         except UnsupportedError as error:
             return Unread(str(error))
 
     def items(self) -> Any:
         """Pairs of name and value."""
         return ((self._key(name), self._fetch(name)) for name in self)
+
+
+def _in_memory_if_odd(handle: MatrixHandle) -> Any:
+    """The handle itself; the matrix when its values are none that a handle gives in blocks."""
+    data = handle._member("data")
+    if data.dtype is None and data.type["class"] in {"complex", "compound"}:
+        return read_element(handle._file, handle.path)
+    return handle
 
 
 def _dense(handle: MatrixHandle) -> DenseParts:
@@ -84,6 +96,7 @@ def _sparse(handle: MatrixHandle) -> SparseParts:
     """A sparse matrix as it is stored, CSR or CSC, checked block by block."""
     is_csc = handle.format == "csc"
     n_minor = handle.shape[0 if is_csc else 1]
+    dtype = index_dtype_for(n_minor)  # the file may have wider ones
 
     def blocks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         file, path = handle._file, handle.path
@@ -103,7 +116,7 @@ def _sparse(handle: MatrixHandle) -> SparseParts:
             except CorruptFileError as error:
                 message = f"{file.name}: {path}, from row {start}: {error}"
                 raise CorruptFileError(message) from error
-            yield *block, np.diff(extents)
+            yield block[0], block[1].astype(dtype, copy=False), np.diff(extents)
             start = stop
 
     return SparseParts(is_csc, handle.shape, handle.dtype, blocks)

@@ -127,6 +127,12 @@ class Plan:
         del self._requests[mark[0] :]
         self.nbytes = mark[1]
 
+    def largest_path(self) -> str:
+        """Return the path of the dataset with the most items; the plan must not be empty."""
+        largest = max(self._requests, key=lambda r: prod((r[3] or r[0].shape) or ()))
+        path: str = largest[0].path
+        return path
+
     def numbers(
         self, dataset: _core.Dataset, dtype: str | None = None, limit: int = -1
     ) -> Deferred:

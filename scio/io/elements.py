@@ -137,6 +137,10 @@ def _read_array(file: HDF5File, path: str) -> NDArray[Any]:
 
 @_reads("categorical")
 def _read_categorical(file: HDF5File, path: str) -> Categorical:
+    missing = [name for name in ("codes", "categories") if name not in file.keys(path)]
+    if missing:
+        message = f"{file.name}: {path} lacks {', '.join(missing)}; it needs codes, categories"
+        raise CorruptFileError(message)
     codes = _integers(file, f"{path}/codes")
     categories = read_column(file, f"{path}/categories")
     ordered = bool(file.scalar_attr(path, "ordered", default=False))
@@ -166,6 +170,12 @@ def _categorical(
     file: HDF5File, path: str, codes: NDArray[Any], categories: NDArray[Any], ordered: bool
 ) -> Categorical:
     check_codes(file.name, path, codes, len(categories))
+    labels, seen = categories.tolist(), set()
+    for label in labels if len(set(labels)) != len(labels) else ():
+        if label in seen:
+            message = f"{file.name}: {path} has the category {label!r} twice; they must be unique"
+            raise CorruptFileError(message)
+        seen.add(label)
     if codes.dtype.kind == "u":
         codes = codes.astype(np.int64)
     return Categorical(codes, categories, ordered)
@@ -344,6 +354,11 @@ class Frame:
             raise KeyNotFoundError(message)
         if self._is_compound:
             return self._compound_column(name)
+        if self._file.kind(f"{self._path}/{name}") is None:
+            message = (
+                f"{self._file.name}: {self._path}/{name} does not exist, but column-order names it"
+            )
+            raise CorruptFileError(message)
         column = read_column(self._file, f"{self._path}/{name}")
         if len(column) != len(self):
             message = (

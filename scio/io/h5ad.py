@@ -326,7 +326,8 @@ def shape_of(file: HDF5File, path: str) -> tuple[int, ...] | None:
     for name in ("shape", "h5sparse_shape"):
         value = file.attr(path, name)
         if value is not None:
-            return tuple(int(v) for v in np.ravel(value))
+            numbers = np.ravel(value)
+            return tuple(numbers.tolist()) if numbers.dtype.kind in "iu" else None
     return None
 
 

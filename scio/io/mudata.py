@@ -23,7 +23,7 @@ from scio.io._select import Notes, Wanted
 from scio.io.elements import Frame
 from scio.io.hdf5 import HDF5File
 from scio.io.read import _check_memory
-from scio.io.write import _least_nbytes, mark_of
+from scio.io.write import least_nbytes, mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_h5mu(
         value = reader.plan(modality)
         reader.notes.tell(strict=strict)
         if not is_backed:
-            _check_memory(file.name, reader.elements.plan.nbytes)
+            _check_memory(file.name, reader.elements.plan)
             reader.elements.plan.run(threads)
             result = value()
             file.core.check_unchanged()
@@ -123,8 +123,9 @@ class _Reader:
                 f"{file.name} is HDF5 but no MuData: it has no group mod; at its root lie {found}"
             )
             raise IOFormatError(message)
-        self.names = self._modalities()
-        self.lengths = {name: self._lengths(name) for name in self.names}
+        # name -> path of its group
+        self.paths = {self.elements.key(name): f"/mod/{name}" for name in self._modalities()}
+        self.lengths = {name: self._lengths(path) for name, path in self.paths.items()}
 
     def _modalities(self) -> list[str]:
         names = self.elements.members("/mod")
@@ -141,24 +142,23 @@ class _Reader:
             return names
         return [*dict.fromkeys(wanted), *(name for name in names if name not in wanted)]
 
-    def _lengths(self, name: str) -> tuple[int, int]:
+    def _lengths(self, path: str) -> tuple[int, int]:
         found = []
         for axis in _AXES:
-            path = f"/mod/{name}/{axis}"
-            if self.file.kind(path) is None:
-                message = f"{self.file.name}: the modality /mod/{name} has no {axis}"
+            if self.file.kind(f"{path}/{axis}") is None:
+                message = f"{self.file.name}: the modality {path} has no {axis}"
                 raise CorruptFileError(message)
-            found.append(len(Frame(self.file, path, axis)))
+            found.append(len(Frame(self.file, f"{path}/{axis}", axis)))
         return found[0], found[1]
 
     def plan(self, modality: str | None) -> Deferred:
         if modality is not None:
-            if modality not in self.names:
-                near = near_names(modality, self.names)
+            if modality not in self.paths:
+                near = near_names(modality, self.paths)
                 message = f"{self.file.name} has no modality {modality!r}; {near}"
                 raise KeyNotFoundError(message)
-            return plan_anndata(self.elements, f"/mod/{modality}")
-        planned = {name: plan_anndata(self.elements, f"/mod/{name}") for name in self.names}
+            return plan_anndata(self.elements, self.paths[modality])
+        planned = {n: plan_anndata(self.elements, path) for n, path in self.paths.items()}
         shared = self._plan_shared()
         axis = self.file.scalar_attr("/", "axis")
 
@@ -199,7 +199,7 @@ class _Reader:
         for name, positions in maps.items():
             path = f"/{axis}map/{name}"
             if name not in self.lengths:
-                near = near_names(name, self.names)
+                near = near_names(name, self.paths)
                 message = f"{self.file.name}: {path} is of no modality; {near}"
                 raise CorruptFileError(message)
             n_items = self.lengths[name][_AXES[axis]]
@@ -212,7 +212,7 @@ class _Reader:
                 found = at.reshape(-1)[wrong[0]]
                 message = (
                     f"{self.file.name}: {path}[{wrong[0]}] is {found}, not in [0, {n_items}]: "
-                    f"0 is absent, others count the {axis} of /mod/{name} from 1"
+                    f"0 is absent, others count the {axis} of {self.paths[name]} from 1"
                 )
                 raise CorruptFileError(message)
 
@@ -279,7 +279,7 @@ def write_h5mu(
     with published_file(
         path, overwrite=overwrite, break_hardlinks=break_hardlinks, user_block=block
     ) as writer:
-        nbytes = sum(_least_nbytes(adata, options) for adata in mdata.mod.values())
+        nbytes = sum(least_nbytes(adata, options) for adata in mdata.mod.values())
         check_space(Temporary(path).target, nbytes)
         _write_shared(writer, mdata, context, convert_strings_to_categoricals)
         _write_modalities(writer, mdata, context, convert_strings_to_categoricals)

@@ -105,7 +105,7 @@ def read_h5ad(
     try:
         plan, notes, value = _plan(file, elements, obs, var, as_sparse)
         notes.tell(strict=strict)
-        _check_memory(file.name, plan.nbytes)
+        _check_memory(file.name, plan)
         plan.run(threads)
         adata = value()
         file.core.check_unchanged()
@@ -247,12 +247,12 @@ def estimate_memory(
             file.close()
 
 
-def _check_memory(name: str, nbytes: int) -> None:
+def _check_memory(name: str, plan: Plan) -> None:
     available = _available_memory()
-    if available is not None and nbytes > available:
+    if available is not None and plan.nbytes > available:
         message = (
-            f"{name} needs about {nbytes / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are "
-            "available: read less with elements=, obs= or var=, or rows with scio.open"
+            f"{name} needs about {plan.nbytes / 2**30:.1f} GiB of memory (most of it "
+            f"{plan.largest_path()}), {available / 2**30:.1f} GiB are available: read less with elements=, obs= or var=, or rows with scio.open"
         )
         raise MemoryError(message)
 

@@ -63,8 +63,8 @@ def write_h5ad(
     overwrite : bool
         False: an existing file is an error, decided by the kernel when the file is published.
     checksums : bool
-        A checksum per chunk, which HDF5 checks on reading, and the SHA-256 of each array as its
-        attribute.
+        A checksum per chunk, which HDF5 checks on reading, and the SHA-256 of each array of numbers
+        as its attribute.
     convert_strings_to_categoricals : bool
         Write columns of obs, var and raw.var whose strings repeat as categoricals, as
         ``AnnData.write_h5ad`` does; but `adata` keeps its strings.
@@ -117,7 +117,7 @@ def write_h5ad(
             members, needed = members_of_file(source), 0
         else:
             members = _coding.members_of(source, convert_strings=convert_strings_to_categoricals)
-            needed = _least_nbytes(source, options)
+            needed = least_nbytes(source, options)
         with published_file(path, overwrite=overwrite, break_hardlinks=break_hardlinks) as writer:
             check_space(Temporary(path).target, needed)
             write_element(writer, "/", members, context)
@@ -173,7 +173,7 @@ def mark_of(context: Context) -> str:
 # ---- how large the file will be, at least
 
 
-def _least_nbytes(adata: Any, options: StorageOptions) -> int:
+def least_nbytes(adata: Any, options: StorageOptions) -> int:
     """Bytes that the matrices in memory take in the file: all of them without compression.
 
     With compression a few pieces are compressed, and half of what they suggest is counted, so that
@@ -197,7 +197,7 @@ def _matrices(adata: Any) -> Iterator[Any]:
 
 def _nbytes_of(matrix: Any, options: StorageOptions) -> int:
     parts = [matrix]
-    if hasattr(matrix, "indptr"):
+    if isinstance(getattr(matrix, "indptr", None), np.ndarray):
         parts = [matrix.data, matrix.indices]
     arrays = [p for p in parts if type(p) is np.ndarray and p.dtype.kind in "biufc"]
     ratio = functools.partial(_sampled_ratio, level=options.compression_opts)

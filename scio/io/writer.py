@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scio._storage.atomic import atomic_temporary
-from scio.io._encoders import Context, write_element
+from scio.io._encoders import Context, member_path, write_element
 from scio.io._plain import NullableStrings, Table
 from scio.io._streams import (
     DenseStream,
@@ -36,6 +36,7 @@ __all__ = [
     "StorageOptions",
     "Table",
     "index_dtype_for",
+    "member_path",
     "new_file",
     "published_file",
     "tag_array",

@@ -6,8 +6,7 @@ those of Okabe and Ito, which colour-blind readers can tell apart.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from scio._lazy import lazy
 
 _OBJECTS = {
     "PALETTE": "scio.plot._figure",
@@ -18,17 +17,13 @@ _OBJECTS = {
     "size_factors": "scio.plot._factors",
 }
 
-__all__ = sorted(_OBJECTS)  # noqa: PLE0605 - a sorted list is a list
+__all__ = [
+    "PALETTE",
+    "highest_expr_genes",
+    "highly_variable_genes",
+    "qc_scatter",
+    "qc_violin",
+    "size_factors",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio.plot' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS)

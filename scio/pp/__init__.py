@@ -6,8 +6,7 @@ are streamed.  Results do not depend on threads, chunks, storage or machine.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from scio._lazy import lazy
 
 _OBJECTS = {
     "GeneStats": "scio.pp.stats",
@@ -18,11 +17,13 @@ _OBJECTS = {
     "gene_stats": "scio.pp.stats",
     "highly_variable_genes": "scio.pp.hvg",
     "is_outlier": "scio.pp.qc",
+    "iterate_pearson_residuals": "scio.pp.residuals",
     "log1p": "scio.pp.normalize",
     "normalize_pearson_residuals": "scio.pp.residuals",
     "normalize_total": "scio.pp.normalize",
     "pooled_size_factors": "scio.pp.size_factors",
-    "recipe": "scio.pp.recipe",
+    "recipe": "scio.pp._recipe",
+    "repeat_recipe": "scio.pp._recipe",
     "sample": "scio.pp.sampling",
     "scale": "scio.pp.scaling",
     "scale_params": "scio.pp.scaling",
@@ -43,21 +44,11 @@ __all__ = [
     "normalize_total",
     "pooled_size_factors",
     "recipe",
+    "repeat_recipe",
     "sample",
     "scale",
     "scale_params",
     "subsample",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _OBJECTS:
-        value = getattr(importlib.import_module(_OBJECTS[name]), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    message = f"module 'scio.pp' has no attribute {name!r}"
-    raise AttributeError(message)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy(__name__, _OBJECTS)

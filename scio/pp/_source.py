@@ -8,7 +8,6 @@ the unit in which sums of doubles are taken (see `BLOCK_ROWS`).
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from scio.io import AnnDataFile, Categorical
 from scio.io import open as open_file
 from scio.io.h5ad import MatrixHandle
 from scio.matrix import CSR
+from scio.pp._labels import codes_of, column_of, is_missing, names_of, numbered
 
 BLOCK_ROWS = 4096
 """Rows of a block of sums: a constant, so that results do not depend on windows and threads."""
@@ -96,12 +96,12 @@ class Source:
     @cached_property
     def obs_names(self) -> NDArray[Any]:
         """Names of the cells, shape (n_obs,), objects of str; "0", "1", … where there are none."""
-        return _numbered(self.n_obs)
+        return numbered(self.n_obs)
 
     @cached_property
     def var_names(self) -> NDArray[Any]:
         """Names of the genes, shape (n_vars,), objects of str; "0", "1", … where there are none."""
-        return _numbered(self.n_vars)
+        return numbered(self.n_vars)
 
     def blocks(self, n_rows: int | None = None, *, check: bool = True) -> Iterator[Block]:
         """Iterate over all rows, in order.
@@ -179,7 +179,7 @@ class Source:
         column = self._checked_column("obs", key)
         if not isinstance(column, Categorical) and column.dtype.kind in "iuf":
             return cast("NDArray[Any]", column)
-        return _codes_of(column)
+        return codes_of(column)
 
     def var_flags(self, key: str) -> NDArray[np.bool_]:
         """Return a boolean column of var, shape (n_vars,); missing counts as False.
@@ -194,7 +194,7 @@ class Source:
         column = self._checked_column("var", key)
         if isinstance(column, np.ma.MaskedArray):
             column = column.filled(False)
-        values = [False if _is_missing(v) else v for v in np.asarray(column).tolist()]
+        values = [False if is_missing(v) else v for v in np.asarray(column).tolist()]
         if not all(isinstance(v, (bool, int, float)) and v in (0, 1) for v in values):
             message = f"{self.name}: var[{key!r}] holds other values than True and False"
             raise TypeError(message)
@@ -226,11 +226,11 @@ class Source:
             If a label is missing, or there are not `n_obs` of them.
         """
         what = f"obs[{key!r}]" if isinstance(key, str) else name
-        column = self._checked_column("obs", key) if isinstance(key, str) else _column_of(key)
+        column = self._checked_column("obs", key) if isinstance(key, str) else column_of(key)
         if len(column) != self.n_obs:
             message = f"{self.name}: {what} has {len(column)} labels, the matrix {self.n_obs} cells"
             raise ValueError(message)
-        codes, categories = _codes_of(column)
+        codes, categories = codes_of(column)
         missing = np.flatnonzero(codes < 0)
         if len(missing):
             message = (
@@ -400,17 +400,17 @@ class _AnnDataSource(Source):
 
     @cached_property
     def obs_names(self) -> NDArray[Any]:
-        return _names_of(self._frames["obs"])
+        return names_of(self._frames["obs"])
 
     @cached_property
     def var_names(self) -> NDArray[Any]:
-        return _names_of(self._frames["var"])
+        return names_of(self._frames["var"])
 
     def _columns(self, axis: str) -> list[str]:
         return [str(c) for c in self._frames[axis].columns]
 
     def _column(self, axis: str, key: str) -> Any:
-        return _column_of(self._frames[axis][key])
+        return column_of(self._frames[axis][key])
 
     def _window_stop(self, start: int) -> int:
         return self._inner._window_stop(start)
@@ -544,44 +544,3 @@ def _check_numbers(array: NDArray[Any], name: str) -> None:
 def _rows_of(nbytes: int, row_nbytes: int) -> int:
     """Rows that fit, a multiple of BLOCK_ROWS and at least that."""
     return max(1, nbytes // max(1, row_nbytes * BLOCK_ROWS)) * BLOCK_ROWS
-
-
-def _numbered(n: int) -> NDArray[Any]:
-    return np.array([str(i) for i in range(n)], dtype=object)
-
-
-def _column_of(column: Any) -> Any:
-    """A column of pandas, or an array, as a NumPy array or a Categorical."""
-    if str(getattr(column, "dtype", "")) == "category":
-        labels = getattr(column, "cat", column)
-        return Categorical(np.asarray(labels.codes), np.asarray(labels.categories))
-    if hasattr(column, "to_numpy"):
-        values = column.to_numpy()
-        if values.dtype == object and hasattr(column, "isna"):
-            values = values.copy()
-            values[np.asarray(column.isna())] = None
-        return values
-    return np.asarray(column) if not isinstance(column, Categorical) else column
-
-
-def _codes_of(column: Any) -> tuple[NDArray[np.int32], list[str]]:
-    if isinstance(column, Categorical):
-        return column.codes.astype(np.int32), [str(c) for c in column.categories]
-    values = np.ma.getdata(column).tolist()
-    masked = np.ma.getmaskarray(column).tolist()
-    labels = [None if m or _is_missing(v) else v for v, m in zip(values, masked, strict=True)]
-    distinct: set[Any] = set(labels) - {None}
-    try:
-        ordered = sorted(distinct)
-    except TypeError:  # labels of several types
-        ordered = sorted(distinct, key=str)
-    position = {v: i for i, v in enumerate(ordered)} | {None: -1}
-    return np.array([position[v] for v in labels], dtype=np.int32), [str(v) for v in ordered]
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _names_of(frame: Any) -> NDArray[Any]:
-    return np.array([str(n) for n in frame.index], dtype=object)

@@ -252,6 +252,23 @@ def highly_variable_genes(
 # --- arguments
 
 
+def check_flavor(flavor: str, n_top_genes: int | None) -> None:
+    """Raise what `highly_variable_genes` raises for these two, before anything is read."""
+    _check_arguments(
+        flavor,
+        n_top_genes,
+        _DEFAULT_CUTOFFS,
+        span=0.3,
+        n_bins=_DEFAULT_BINS,
+        theta=100,
+        clip=None,
+        check_values=True,
+        compat=None,
+        only_expressed=None,
+        threads=-1,
+    )
+
+
 def _check_arguments(flavor: str, k: int | None, cutoffs: flavors.Cutoffs, **others: Any) -> _Asked:
     if flavor not in _FLAVORS:
         message = f"flavor is {flavor!r}; {near_names(str(flavor), _FLAVORS)}"

@@ -14,7 +14,7 @@ from scio._optional import require
 from scio.errors import ScioWarning
 from scio.pp._anndata import make_actual, put_columns, require_anndata
 from scio.pp._source import Source, open_source
-from scio.pp.stats import MAX_VALUE_NBYTES, run_pass
+from scio.pp.stats import MAX_VALUE_NBYTES, Feed, GeneStats
 
 DEFAULT_TOPS = (50, 100, 200, 500)
 _MAX_FLAGS = 64
@@ -109,12 +109,18 @@ def calculate_qc_metrics(
         make_actual(adata)
     source = open_source(adata, layer=layer, use_raw=use_raw)
     names = [qc_vars] if isinstance(qc_vars, str) else list(qc_vars)
-    tops = _tops(percent_top, source)
+    tops = checked_tops(percent_top, source)
     flags = [source.var_flags(name) for name in names]
     words = (expr_type, var_type)
-    obs, var = _metrics(
-        source, tops, dict(zip(names, flags, strict=True)), words, threads, progress
+    obs, stats = count_cells(
+        source,
+        tops,
+        dict(zip(names, flags, strict=True)),
+        words=words,
+        threads=threads,
+        progress=progress,
     )
+    var = gene_columns(stats, expr_type)
     if not log1p:
         obs, var = _without_logs(obs), _without_logs(var)
     if inplace:
@@ -128,7 +134,8 @@ def calculate_qc_metrics(
     )
 
 
-def _tops(percent_top: Sequence[int] | None, source: Source) -> list[int]:
+def checked_tops(percent_top: Sequence[int] | None, source: Source) -> list[int]:
+    """Return the k of `percent_top` in order, refusing those that the matrix has no genes for."""
     if percent_top is None:
         return []
     tops = sorted({int(k) for k in percent_top})
@@ -146,14 +153,16 @@ def _tops(percent_top: Sequence[int] | None, source: Source) -> list[int]:
     return [k for k in tops if k not in wrong]
 
 
-def _metrics(
+def count_cells(
     source: Source,
     tops: list[int],
     flags: dict[str, NDArray[np.bool_]],
-    words: tuple[str, str],
-    threads: int,
-    progress: bool,
-) -> tuple[Columns, Columns]:
+    *,
+    words: tuple[str, str] = ("counts", "genes"),
+    threads: int = -1,
+    progress: bool = True,
+) -> tuple[Columns, GeneStats]:
+    """Read a matrix once; return the columns of obs, and the statistics that those of var come from."""
     if len(flags) > _MAX_FLAGS:
         message = f"qc_vars names {len(flags)} columns, at most {_MAX_FLAGS} are taken at once"
         raise ValueError(message)
@@ -168,8 +177,9 @@ def _metrics(
         tops=np.array(tops, dtype=np.int64),
         max_value_nbytes=MAX_VALUE_NBYTES,
     )
-    cells = run_pass(source, core, None, threads, is_shown=progress)
-    totals, n_genes, top_sums, flag_sums = cells
+    feed = Feed(source, core, threads=threads)
+    feed.run(is_shown=progress)
+    totals, n_genes, top_sums, flag_sums = feed.cells()
     expr_type, var_type = words
     obs: Columns = {}
     _put(obs, f"n_{var_type}_by_{expr_type}", n_genes)
@@ -181,17 +191,15 @@ def _metrics(
         assert flag_sums is not None
         _put(obs, f"total_{expr_type}_{name}", np.ascontiguousarray(flag_sums[:, i]))
         obs[f"pct_{expr_type}_{name}"] = _percent(flag_sums[:, i], totals)
-    return obs, _gene_metrics(core, source.n_obs, expr_type)
+    return obs, feed.result(with_values=False)
 
 
-def _gene_metrics(core: _core.GeneStats, n_obs: int, expr_type: str) -> Columns:
-    tables = core.result()
-    n_cells, sums = tables["exact_n_positive"][0], _sums(tables)
-    if tables["n_nonzero"] is not None:
-        n_cells = n_cells + tables["n_nonzero"][0]
+def gene_columns(stats: GeneStats, expr_type: str = "counts") -> Columns:
+    """Return the columns of var, from statistics without batches."""
+    n_cells, sums = stats.n_nonzero[0], stats.sums()[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums / n_obs
-        dropout = 100 * (1 - n_cells / n_obs)
+        means = sums / stats.n_obs
+        dropout = 100 * (1 - n_cells / stats.n_obs)
     var: Columns = {f"n_cells_by_{expr_type}": n_cells}
     _put(var, f"mean_{expr_type}", means)
     var[f"pct_dropout_by_{expr_type}"] = dropout
@@ -199,17 +207,15 @@ def _gene_metrics(core: _core.GeneStats, n_obs: int, expr_type: str) -> Columns:
     return var
 
 
-def _sums(tables: dict[str, Any]) -> NDArray[np.float64]:
-    exact = _core.exact_moments(tables["n_exact"], tables["exact_sums"], tables["exact_squares"])
-    sums: NDArray[np.float64] = exact[0, 0]
-    return sums if tables["sum"] is None else sums + tables["sum"][0]
-
-
 def _put(columns: Columns, name: str, values: NDArray[Any]) -> None:
     """A column, and log1p of it behind it."""
     columns[name] = values
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns[f"log1p_{name}"] = np.log1p(values.astype(np.float64))
+    numbers = values.astype(np.float64)
+    logs = np.where(numbers == -1, -np.inf, np.nan)
+    fits = np.flatnonzero(numbers > -1)
+    # the own routine: that of libm differs between versions
+    logs[fits] = _core.normalize_log1p(numbers[None, fits], None, None, 0.0, True)[0]
+    columns[f"log1p_{name}"] = logs
 
 
 def _without_logs(columns: Columns) -> Columns:

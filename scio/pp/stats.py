@@ -29,7 +29,7 @@ from scio.pp._groups import (
     join,
     merge,
 )
-from scio.pp._source import Source, open_source
+from scio.pp._source import Block, Source, open_source
 
 MAX_VALUE_NBYTES = 256 << 20
 _FORMAT = 1
@@ -439,85 +439,161 @@ def gene_stats(
     >>> int(stats.totals.sum()), int(stats.maximum.max())
     (6390631, 419)
     """
-    _check_numbers(target_sum, expm1)
     given = open_source(source, layer=layer, use_raw=use_raw)
-    codes, batches = _batches(given, batch_key)
-    core = _core.GeneStats(
-        given.n_vars,
-        max(1, len(batches)),
-        scaled=scaled and expm1 is None,
-        target_sum=0.0 if target_sum is None else float(target_sum),
-        transform="none" if expm1 is None else "expm1",
-        factor=1.0 if expm1 is None else float(expm1),
-        max_value_nbytes=MAX_VALUE_NBYTES,
+    feed = Feed.of(
+        given,
+        batch_key=batch_key,
+        target_sum=target_sum,
+        scaled=scaled,
+        expm1=expm1,
+        threads=threads,
     )
-    cells = run_pass(given, core, codes if len(batches) > 1 else None, threads, is_shown=progress)
-    tables = core.result()
-    n_cells = np.bincount(codes, minlength=len(batches)).astype(np.int64)
-    return GeneStats(
-        var_names=given.var_names,
-        batches=batches,
-        n_cells=n_cells,
-        totals=cells[0],
-        n_genes=cells[1],
-        batch_codes=codes,
-        fingerprint=given.fingerprint(),
-        name=given.name,
-        target_sum=None if target_sum is None else float(target_sum),
-        factor=None if expm1 is None else float(expm1),
-        facts=core.facts(),
-        tables=tables,
-        values=core.values(),
-    )
+    feed.run(is_shown=progress)
+    return feed.result()
 
 
-def run_pass(
-    source: Source,
-    core: _core.GeneStats,
-    codes: NDArray[np.int32] | None,
-    threads: int,
-    *,
-    is_shown: bool,
-) -> tuple[Floats, Ints, Floats | None, Floats | None]:
-    """Feed all rows to `core`; return totals, detected genes, sums of top genes and of gene sets.
+class Feed:
+    """Statistics in the making: blocks are added in order, then `result` is called.
 
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite.
+    Parameters
+    ----------
+    source : Source
+    core : _core.GeneStats
+    threads : int
+    codes : ndarray, shape (n_obs,), int32, optional
+        Batch of every cell.
+    batches : list of str, or [None]
+        Their names.
+    target_sum, factor : float, optional
+        What `core` was made with.
     """
-    parts = []
-    with Progress(
-        source.n_obs, unit="cells", what="statistics", is_shown=is_shown and source.is_file
-    ) as bar:
-        for block in source.blocks(check=False):
-            batches = None if codes is None else codes[block.start : block.stop]
-            parts.append(
-                core.add(block.data, block.indices, block.indptr, batches=batches, threads=threads)
-            )
-            bar.update(block.n_rows)
-    first = core.facts()["not_finite"]
-    if first is not None:
-        row, gene, value = first
-        message = (
-            f"{source.name} holds {value} in cell {str(source.obs_names[row])!r} ({row}), gene "
-            f"{str(source.var_names[gene])!r} ({gene}); expected finite numbers"
+
+    def __init__(
+        self,
+        source: Source,
+        core: _core.GeneStats,
+        *,
+        threads: int,
+        codes: NDArray[np.int32] | None = None,
+        batches: list[str] | list[None] | None = None,
+        target_sum: float | None = None,
+        factor: float | None = None,
+    ) -> None:
+        self.source, self.core, self._threads = source, core, threads
+        self._codes = np.zeros(source.n_obs, dtype=np.int32) if codes is None else codes
+        self._batches = [None] if batches is None else batches
+        self._target_sum, self._factor = target_sum, factor
+        self._parts: list[tuple[Floats, Ints, Floats | None, Floats | None]] = []
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        *,
+        batch_key: str | Sequence[Any] | NDArray[Any] | None = None,
+        target_sum: float | None = None,
+        scaled: bool = True,
+        expm1: float | None = None,
+        threads: int = -1,
+    ) -> Feed:
+        """Begin what `gene_stats` computes."""
+        _check_numbers(target_sum, expm1)
+        codes, batches = _batches(source, batch_key)
+        core = _core.GeneStats(
+            source.n_vars,
+            max(1, len(batches)),
+            scaled=scaled and expm1 is None,
+            target_sum=0.0 if target_sum is None else float(target_sum),
+            transform="none" if expm1 is None else "expm1",
+            factor=1.0 if expm1 is None else float(expm1),
+            max_value_nbytes=MAX_VALUE_NBYTES,
         )
-        raise ValueError(message)
-    if not parts:
-        empty = np.zeros(1, dtype=np.int64)
-        no_rows = np.zeros(0, dtype=np.int32)
-        parts = [core.add(np.zeros(0, dtype=np.float32), no_rows, empty)]
-    if len(parts) == 1:
-        return parts[0]
-    tops = (
-        None if parts[0][2] is None else np.concatenate([p[2] for p in parts if p[2] is not None])
-    )
-    flags = (
-        None if parts[0][3] is None else np.concatenate([p[3] for p in parts if p[3] is not None])
-    )
-    totals = np.concatenate([p[0] for p in parts])
-    return totals, np.concatenate([p[1] for p in parts]), tops, flags
+        return cls(
+            source,
+            core,
+            threads=threads,
+            codes=codes,
+            batches=batches,
+            target_sum=None if target_sum is None else float(target_sum),
+            factor=None if expm1 is None else float(expm1),
+        )
+
+    def add(self, block: Block) -> None:
+        """Add the next rows; their arrays need not have been checked."""
+        batches = None
+        if len(self._batches) > 1:
+            batches = self._codes[block.start : block.stop]
+        self._parts.append(
+            self.core.add(
+                block.data, block.indices, block.indptr, batches=batches, threads=self._threads
+            )
+        )
+
+    def run(self, *, is_shown: bool) -> None:
+        """Add all rows of the source."""
+        source = self.source
+        with Progress(
+            source.n_obs, unit="cells", what="statistics", is_shown=is_shown and source.is_file
+        ) as bar:
+            for block in source.blocks(check=False):
+                self.add(block)
+                bar.update(block.n_rows)
+
+    def cells(self) -> tuple[Floats, Ints, Floats | None, Floats | None]:
+        """Return totals, detected genes, sums of top genes and of gene sets of every cell.
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite.
+        """
+        first = self.core.facts()["not_finite"]
+        if first is not None:
+            row, gene, value = first
+            message = (
+                f"{self.source.name} holds {value} in cell {str(self.source.obs_names[row])!r} "
+                f"({row}), gene {str(self.source.var_names[gene])!r} ({gene}); expected finite numbers"
+            )
+            raise ValueError(message)
+        if not self._parts:
+            empty, no_rows = np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int32)
+            self._parts = [self.core.add(np.zeros(0, dtype=np.float32), no_rows, empty)]
+        if len(self._parts) > 1:
+            totals, n_genes, tops, flags = zip(*self._parts, strict=True)
+            self._parts = [
+                (
+                    np.concatenate(totals),
+                    np.concatenate(n_genes),
+                    None if tops[0] is None else np.concatenate(tops),
+                    None if flags[0] is None else np.concatenate(flags),
+                )
+            ]
+        return self._parts[0]
+
+    def result(self, *, with_values: bool = True) -> GeneStats:
+        """Return the statistics; without `with_values`, no table of how often values occur.
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite.
+        """
+        totals, n_genes, _, _ = self.cells()
+        return GeneStats(
+            var_names=self.source.var_names,
+            batches=self._batches,
+            n_cells=np.bincount(self._codes, minlength=len(self._batches)).astype(np.int64),
+            totals=totals,
+            n_genes=n_genes,
+            batch_codes=self._codes,
+            fingerprint=self.source.fingerprint(),
+            name=self.source.name,
+            target_sum=self._target_sum,
+            factor=self._factor,
+            facts=self.core.facts(),
+            tables=self.core.result(),
+            values=self.core.values() if with_values else None,
+        )
 
 
 def _check_numbers(target_sum: float | None, expm1: float | None) -> None:

@@ -25,23 +25,27 @@ write_fast(char path[40], const fixture *f, scio_dtype data_dtype, scio_dtype in
     CHECK(scio_h5_writer_new(path, &writer, &err) == SCIO_OK);
     if (f->is_dense) {
         const size_t nbytes = (size_t)(n_rows * n_cols) * scio_dtype_itemsize(data_dtype);
-        const scio_h5_value value = {data_dtype, data, NULL, 2, {n_rows, n_cols}};
+        const scio_h5_value value = {
+            .dtype = data_dtype, .data = data, .rank = 2, .dims = {n_rows, n_cols}};
         CHECK(nbytes <= sizeof data);
         CHECK(scio_matrix_read_dense(matrix, 0, f->n_rows, data_dtype, data, nbytes, 0, NULL,
                                      &err) == SCIO_OK);
-        CHECK(scio_h5_writer_dataset(writer, "/m", &value, &err) == SCIO_OK);
+        CHECK(scio_h5_writer_dataset(writer, "/m", &value, NULL, &err) == SCIO_OK);
     } else {
         CHECK(scio_matrix_read(matrix, 0, f->n_rows, data_dtype, 0, NULL, &csr, &err) == SCIO_OK);
         const uint64_t nnz = (uint64_t)csr.nnz;
-        const scio_h5_value values = {data_dtype, scio_buf_data(csr.data), NULL, 1, {nnz}};
-        const scio_h5_value columns = {index_dtype, indices, NULL, 1, {nnz}};
-        const scio_h5_value pointers = {SCIO_I64, scio_buf_data(csr.indptr), NULL, 1, {n_rows + 1}};
+        const scio_h5_value values = {
+            .dtype = data_dtype, .data = scio_buf_data(csr.data), .rank = 1, .dims = {nnz}};
+        const scio_h5_value columns = {
+            .dtype = index_dtype, .data = indices, .rank = 1, .dims = {nnz}};
+        const scio_h5_value pointers = {
+            .dtype = SCIO_I64, .data = scio_buf_data(csr.indptr), .rank = 1, .dims = {n_rows + 1}};
         CHECK(nnz * scio_dtype_itemsize(index_dtype) <= sizeof indices);
         CHECK(scio_cast(csr.index_dtype, scio_buf_data(csr.indices), index_dtype, indices,
                         (size_t)nnz, &err) == SCIO_OK);
-        CHECK(scio_h5_writer_dataset(writer, "/m/data", &values, &err) == SCIO_OK);
-        CHECK(scio_h5_writer_dataset(writer, "/m/indices", &columns, &err) == SCIO_OK);
-        CHECK(scio_h5_writer_dataset(writer, "/m/indptr", &pointers, &err) == SCIO_OK);
+        CHECK(scio_h5_writer_dataset(writer, "/m/data", &values, NULL, &err) == SCIO_OK);
+        CHECK(scio_h5_writer_dataset(writer, "/m/indices", &columns, NULL, &err) == SCIO_OK);
+        CHECK(scio_h5_writer_dataset(writer, "/m/indptr", &pointers, NULL, &err) == SCIO_OK);
     }
     CHECK(scio_h5_writer_close(writer, &err) == SCIO_OK);
     if (err.code != SCIO_OK)

@@ -82,6 +82,8 @@ plain_collate(const scio_collate_spec *spec, const plain_row *row, const int32_t
 
         if (spec->is_library_size && total != 0)
             y = (float)(sums[c] * (spec->target_sum / total));
+        if (spec->cell_scale != NULL)
+            y = (float)(sums[c] * spec->cell_scale[cell]);
         if (spec->is_log1p)
             scio_kernels_at(SCIO_CPU_BASE)->log1p_f32(&y, &y, 1);
         if (map[c] < 0 || y == 0.0f || (spec->id_mask != NULL && spec->id_mask[map[c]] == 0))
@@ -298,6 +300,7 @@ static void
 check_all_specs(const presentation *as, const plain_row *plain, size_t n_cells)
 {
     static uint8_t id_mask[N_IDS];
+    static double cell_scale[1000 + 3 * MOST_CELLS];
     static const scio_dtype value_dtypes[] = {SCIO_DTYPE_NONE, SCIO_F32, SCIO_F16, SCIO_F16};
     static const scio_dtype id_dtypes[] = {SCIO_DTYPE_NONE, SCIO_I64, SCIO_I32};
     const int64_t limits[] = {0, 1, 7, 60, 300};
@@ -306,6 +309,8 @@ check_all_specs(const presentation *as, const plain_row *plain, size_t n_cells)
     CHECK(scio_collate_scratch_new(&scratch, NULL) == SCIO_OK);
     for (size_t i = 0; i < N_IDS; i++)
         id_mask[i] = i % 4 != 0;
+    for (size_t i = 1000; i < 1000 + 3 * MOST_CELLS; i++)
+        cell_scale[i] = 1.0 / (0.3 + (double)(i % 11) / 7);
     for (uint64_t k = 0; k < 3 * 3 * 5 * 4 * 3; k++) {
         const uint64_t r = random_at(60, k);
         const scio_collate_spec spec = {.form = (scio_form)(k / 3 % 3),
@@ -317,6 +322,9 @@ check_all_specs(const presentation *as, const plain_row *plain, size_t n_cells)
                                         .id_mask = k % 5 == 0 ? id_mask : NULL,
                                         .select = (scio_select)(k / 180 % 3),
                                         .target_sum = 1e4,
+                                        .cell_scale =
+                                            k / 45 % 2 == 0 && r / 5 % 2 == 0 ? cell_scale : NULL,
+                                        .n_cell_scale = 1000 + 3 * MOST_CELLS,
                                         .seed = 3,
                                         .epoch = 8,
                                         .pad_id = 1,
@@ -741,6 +749,27 @@ TEST(what_cannot_be_is_refused_with_the_numbers)
     spec.form = SCIO_FORM_TOKENS;
     spec.max_genes = INT64_MAX;
     check_refused(&spec, &row, SCIO_ENOMEM, "a batch of 1 x 9223372036854775807 items of 4 bytes");
+}
+
+TEST(the_factor_of_a_cell_must_be_there_and_be_one)
+{
+    const int32_t map[2] = {0, 1};
+    const uint16_t columns[2] = {0, 1};
+    const float values[2] = {1, 2};
+    double factors[5] = {1, 1, 1, 1, 0};
+    const scio_row row = {columns, SCIO_U16, values, SCIO_F32, 2, map, true, 4, false, 0};
+    scio_collate_spec spec = {
+        .form = SCIO_FORM_CSR, .n_ids = 10, .cell_scale = factors, .n_cell_scale = 4};
+
+    check_refused(&spec, &row, SCIO_EINVAL, "cell_scale has 4 entries, none for cell 4");
+    spec.n_cell_scale = 5;
+    check_refused(&spec, &row, SCIO_EINVAL, "cell_scale[4] is 0, expected a finite number above 0");
+    factors[4] = (double)NAN;
+    check_refused(&spec, &row, SCIO_EINVAL, "cell_scale[4] is nan");
+    factors[4] = (double)INFINITY;
+    check_refused(&spec, &row, SCIO_EINVAL, "cell_scale[4] is inf");
+    spec.is_library_size = true;
+    check_refused(&spec, &row, SCIO_EINVAL, "cell_scale and library_size exclude each other");
 }
 
 TEST(every_allocation_may_fail_and_the_scratch_is_good_afterwards)

@@ -2,7 +2,8 @@
 #include "test.h"
 
 #include "base/rng.h"
-#include "preprocess/exp_f64.h"
+#include "kernels/exp_f64.h"
+#include "kernels/kernels.h"
 
 /* Distance of y from the exact value, in units of the last place of y. */
 static double
@@ -51,4 +52,26 @@ TEST(errors_stay_below_their_bounds)
     printf("worst: exp %.3f ulp, expm1 %.3f ulp\n", worst_exp, worst_expm1);
     CHECK(worst_exp < 1);
     CHECK(worst_expm1 < 1.5);
+}
+
+TEST(arrays_have_the_bits_of_single_values_at_every_level)
+{
+    enum { N = 1000 };
+    static const double special[] = {0,   -0.0, 35.9, 36,     36.1,      -36, -41,      700,
+                                     710, -800, NAN,  1e-300, 0x1p-1074, 52,  HUGE_VAL, -HUGE_VAL};
+    static double in[N], out[N];
+
+    for (int level = 0; level <= (int)scio_cpu(); level++) {
+        for (size_t n_items = 0; n_items <= N; n_items = n_items * 2 + 1) {
+            for (size_t i = 0; i < n_items; i++)
+                in[i] = i % 5 == 4 ? special[i / 5 % 16] : random_in(70, i, -30, 30);
+            scio_kernels_at((scio_cpu_level)level)->expm1_f64(in, 0.75, out, n_items);
+            for (size_t i = 0; i < n_items; i++) {
+                const double expected = scio_expm1_f64(in[i] * 0.75);
+
+                CHECK(memcmp(&out[i], &expected, sizeof expected) == 0 ||
+                      (isnan(out[i]) && isnan(expected)));
+            }
+        }
+    }
 }

@@ -190,6 +190,29 @@ TEST(log1p_stays_in_its_buffers_and_works_in_place)
     at_every_level_and_length(check_log1p_in_bounds);
 }
 
+TEST(kinds_of_values_are_counted)
+{
+    static const double values[] = {0.0,          -0.0,         1.0,      -1.0,      0.5,
+                                    -2.25,        NAN,          INFINITY, -INFINITY, 0x1p48,
+                                    0x1p48 + 0.5, 0x1p51 + 0.5, -0x1p60,  3.0};
+    const size_t n = sizeof values / sizeof values[0];
+    double in[sizeof values / sizeof values[0] * 9];
+
+    for (size_t i = 0; i < 9 * n; i++)
+        in[i] = values[i % n];
+    for (int level = 0; level <= (int)scio_cpu(); level++) {
+        const scio_kernels_table *const kernels = scio_kernels_at((scio_cpu_level)level);
+        scio_value_kinds kinds;
+
+        kernels->count_kinds_f64(in, 9 * n, &kinds);
+        CHECK(kinds.n_zero == 9 * 2 && kinds.n_not_finite == 9 * 3 && kinds.n_negative == 9 * 4);
+        CHECK(kinds.n_fractional == 9 * 4); /* the two small ones and the two large ones */
+        CHECK(kinds.n_huge == 9 * 6);
+        kernels->count_kinds_f64(in, 0, &kinds);
+        CHECK(kinds.n_zero + kinds.n_huge == 0);
+    }
+}
+
 /* --- conversions --- */
 
 static void

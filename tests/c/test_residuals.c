@@ -2,8 +2,8 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "kernels/exp_f64.h"
 #include "preprocess/clipped.h"
-#include "preprocess/exp_f64.h"
 #include "preprocess/log_f64.h"
 #include "preprocess/poisson.h"
 #include "preprocess/residuals.h"

@@ -52,6 +52,36 @@ def test_every_kind_of_matrix_gives_the_same_rows(counts, threads, no_leak):
         assert matrix.read_dense(5, 5).shape == (0, N_COLS)
 
 
+@pytest.mark.parametrize("chunks", [None, 50, 1000])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_rows_of_plain_storage_are_read_as_they_lie(tmp_path, chunks, order, no_leak):
+    """A few bytes of large chunks: no chunk is read for them, and every index is checked."""
+    csr = sp.random_array((4000, 300), density=0.1, format="csr", rng=1, dtype=np.float32)
+    csr.sort_indices()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("X")
+        options = {} if chunks is None else {"chunks": (chunks,), "maxshape": (None,)}
+        group.create_dataset("data", data=csr.data.astype(f"{order}f4"), **options)
+        group.create_dataset("indices", data=csr.indices.astype(f"{order}i4"), **options)
+        group["indptr"] = csr.indptr
+    file = _core.File(str(tmp_path / "x.h5"))
+    matrix = _core.Matrix.open_sparse(file, "/X", shape=csr.shape)
+    for rows in ([3999, 0, 1700, 0], np.arange(7, 4000, 900), [5], range(4000)):
+        rows = np.array(rows)
+        assert_rows(matrix.take(rows), csr[rows])
+    matrix = _core.Matrix.open_sparse(file, "/X", shape=csr.shape)  # nothing is cached
+    before = _core.stats()["nbytes_read"]
+    matrix.take(np.array([100, 3000]))
+    wanted = 8 * (csr.indptr[101] - csr.indptr[100] + csr.indptr[3001] - csr.indptr[3000])
+    assert _core.stats()["nbytes_read"] - before == wanted or chunks == 50
+    with h5py.File(tmp_path / "x.h5", "r+") as broken:
+        broken["X/indices"][csr.indptr[1700] + 3] = 300
+    matrix = _core.Matrix.open_sparse(_core.File(str(tmp_path / "x.h5")), "/X", shape=csr.shape)
+    assert_rows(matrix.take(np.array([3, 3999])), csr[[3, 3999]])
+    with pytest.raises(CorruptFileError, match=r"300.*not in \[0, 300\)"):
+        matrix.take(np.array([3, 1700, 3999]))
+
+
 def test_the_description(counts):
     for name, matrix in all_matrices(counts).items():
         is_dense, is_in_file = "dense" in name, "memory" not in name

@@ -21,7 +21,8 @@ import scio
 from scio._storage import atomic
 from scio._storage.atomic import Temporary, atomic_path, atomic_temporary, check_space, sweep_stale
 from scio.errors import IOWriteError, TargetExistsError
-from tests.io.test_writer import on_full_disk, run
+from tests.io.test_writer import run
+from tests.mounts import on_tmpfs
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_a_full_disk(tmp_path):
             assert open(target, "rb").read() == old
             scio.io.write.check_space = lambda *_: None
     """
-    done = run(code, folder, command=on_full_disk(folder))
+    done = run(code, folder, command=on_tmpfs(folder, "1m"))
     assert done.stdout.split("\n")[:2] == [
         f"{errno.ENOSPC} True True",
         f"{errno.ENOSPC} False True",

@@ -198,6 +198,15 @@ def test_same_content_same_bytes_and_the_object_is_left_alone(tmp_path):
     assert mdata["rna"].obs["text"].dtype == object  # mudata's writer makes it categorical
 
 
+def test_a_name_with_a_slash_comes_back(tmp_path):
+    rna = make_mdata()["rna"]
+    rna.raw = None
+    mdata = mudata.MuData({"a/b": rna})
+    with pytest.warns(ScioWarning, match="is written as 'a%2Fb"):
+        scio.write_h5mu(mdata, tmp_path / "x.h5mu", convert_strings_to_categoricals=False)
+    assert_same(scio.read_h5mu(tmp_path / "x.h5mu"), mdata)
+
+
 def test_a_view_is_written(tmp_path):
     mdata = make_mdata()
     view = mdata[mdata.obs["quality"] > 20]

@@ -25,6 +25,7 @@ from scio.errors import (
     CorruptFileError,
     IOFormatError,
     KeyNotFoundError,
+    ScioError,
     ScioWarning,
     UnsafeFileError,
     UnsupportedError,
@@ -47,8 +48,8 @@ SHARED = _find_shared_data()
 FILES = sorted(SHARED.rglob("*.h5ad")) if SHARED else []
 NAMES = [str(p.relative_to(SHARED)) for p in FILES] if SHARED else []
 
-# What anndata (with h5py's own filters) cannot read, and the twin with the same content that it can.
-# Both hold the counts of pbmc68k_reduced: see README.md there.
+# What anndata cannot read without hdf5plugin, which some other test may have imported, and the twin
+# with the same content that it can: all hold the counts of pbmc68k_reduced, see README.md there.
 TWINS = {
     "h5ad_filters/pbmc68k_counts_700x765_blosc_lz4_shuffle.h5ad": "gzip9",
     "h5ad_filters/pbmc68k_counts_700x765_zstd32015.h5ad": "gzip9",
@@ -68,8 +69,6 @@ def test_equals_anndata(name, shared_data):
     path = shared_data / name
     got = scio.read_h5ad(path)
     if name in TWINS:
-        with pytest.raises(OSError, match="read data"):
-            anndata.read_h5ad(path)
         path = path.with_name(f"pbmc68k_counts_700x765_{TWINS[name]}.h5ad")
     check(got, anndata.read_h5ad(path))
 
@@ -327,12 +326,11 @@ def test_types_of_indices(tmp_path, indices, indptr):
         replace(f, "X/indices", f["X/indices"][()].astype(indices), chunks=(5,), compression=1)
         replace(f, "X/indptr", f["X/indptr"][()].astype(indptr))
 
-    got = scio.read_h5ad(edited(tmp_path, edit))
-    expected = make_adata(30, 12).X
-    assert got.X.indices.dtype == np.int32
-    assert got.X.indptr.dtype == np.int32
-    assert (got.X != expected).nnz == 0
-    got.X.check_format(full_check=True)
+    matrix = scio.read_h5ad(edited(tmp_path, edit)).X
+    assert matrix.indices.dtype == np.int32
+    assert matrix.indptr.dtype == np.int32
+    assert (matrix != make_adata(30, 12).X).nnz == 0
+    matrix.check_format(full_check=True)
 
 
 def test_slash_in_column_names(tmp_path):
@@ -349,7 +347,7 @@ def test_slash_in_column_names(tmp_path):
 
 
 def test_many_columns(tmp_path):
-    names = [f"column{i:04d}" for i in range(6000)]
+    names = [f"column{i:04d}" for i in range(4500)]
     with h5py.File(tmp_path / "wide.h5ad", "w") as f:
         f.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         for axis, n, columns in (("obs", 4, names), ("var", 2, [])):
@@ -362,7 +360,7 @@ def test_many_columns(tmp_path):
                 g[name] = np.arange(n) + i
     adata = scio.read_h5ad(tmp_path / "wide.h5ad")
     assert adata.obs.columns.tolist() == names
-    assert adata.obs["column5999"].tolist() == [5999, 6000, 6001, 6002]
+    assert adata.obs["column4499"].tolist() == [4499, 4500, 4501, 4502]
     assert adata.X is None
 
 
@@ -576,14 +574,14 @@ def peak():
 before = peak()
 adata = scio.read_h5ad(sys.argv[1])
 result = sum(a.nbytes for a in (adata.X.data, adata.X.indices, adata.X.indptr))
-assert result > 150 << 20, result
+assert result > 70 << 20, result
 print((peak() - before - result) / result)
 """
 
 
 @pytest.mark.skipif(bool(__import__("os").environ.get("SCIO_SANITIZE")), reason="ASan's own memory")
 def test_peak_is_the_result(tmp_path, spread):
-    n, per_row = 20_000, 1_000
+    n, per_row = 10_000, 1_000
     with h5py.File(tmp_path / "large.h5ad", "w") as f:
         for axis, length in (("obs", n), ("var", 2000)):
             g = f.create_group(axis)
@@ -850,6 +848,22 @@ def test_damaged_chunk_is_named(tmp_path):
     with pytest.raises(CorruptFileError, match=r"chunk\.h5ad.*/X/data: chunk"):
         scio.read_h5ad(path)
     assert scio.read_h5ad(path, elements=["obs"]).n_obs == 300
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_damage_is_refused_or_read(rich_path):
+    """Bytes changed anywhere: an error of scio's own or an AnnData, never anything else."""
+    image, rng = rich_path.read_bytes(), np.random.default_rng(7)
+    n_refused = 0
+    for _ in range(150):
+        damaged = bytearray(image)
+        for at in rng.integers(0, len(image), rng.choice([1, 2, 20])):
+            damaged[at] = rng.choice([damaged[at] ^ (1 << rng.integers(8)), 0, 255])
+        try:
+            scio.read_h5ad(bytes(damaged))
+        except (ScioError, MemoryError):
+            n_refused += 1
+    assert 10 < n_refused < 140
 
 
 def test_file_that_changes_meanwhile(tmp_path, rich_path, monkeypatch):

@@ -26,7 +26,7 @@ from scio.errors import ScioWarning, TargetExistsError
 from scio.io import _streams
 from scio.io.writer import DenseStream, SparseStream, StorageOptions, new_file
 from tests.io.compare import Comparison
-from tests.io.same import assert_equal
+from scio.testing import assert_equal
 from tests.io.test_writer import odd_obs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for Awkward")
@@ -265,6 +265,45 @@ def test_matrices_are_chunked_compressed_and_can_grow(tmp_path):
         assert mark["compression"] == "gzip"
         anndata.io.sparse_dataset(file["X"]).append(X[:3])  # which is what maxshape is for
     assert anndata.read_h5ad(tmp_path / "x.h5ad", backed="r").file["X/indptr"].shape == (504,)
+
+
+@pytest.mark.parametrize("level", [0, 4, 9])
+def test_levels_of_compression(tmp_path, level):
+    adata = small(300, 50)
+    scio.write_h5ad(adata, tmp_path / "x.h5ad", compression_opts=level, shuffle=False)
+    assert_equal(anndata.read_h5ad(tmp_path / "x.h5ad").X, adata.X)
+    with h5py.File(tmp_path / "x.h5ad") as file:
+        assert (file["X/data"].compression_opts, file["X/data"].shuffle) == (level, False)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1,),
+        (10**7,),
+        (100, 50),
+        (3, 10**6),
+        (10**6, 3),
+        (7, 300, 300),
+        (2, 3, 10**7),
+        (10**6, 1, 1),
+    ],
+)
+def test_chunks_are_neither_tiny_nor_huge(shape):
+    for itemsize in (1, 4, 16):
+        chunk = _streams._chunk_of(shape, itemsize, can_grow=False)
+        assert all(1 <= c <= n for c, n in zip(chunk, shape, strict=True))
+        nbytes = int(np.prod(chunk)) * itemsize
+        assert nbytes <= 1 << 20
+        assert nbytes >= min(32 << 10, int(np.prod(shape)) * itemsize)
+
+
+def test_a_frame_may_have_any_names(tmp_path):
+    adata = small()
+    adata.obsm["frame"] = pd.DataFrame(
+        {n: range(6) for n in ("indptr", "data", "shape")}, adata.obs_names
+    )
+    assert_reads_equal(*write_both(adata, tmp_path))
 
 
 def test_without_compression_arrays_are_contiguous(tmp_path):
@@ -602,6 +641,9 @@ def test_the_conversions_that_are_advised_work(tmp_path, name):
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns named 'a'"),
         (pd.DataFrame({"_index": [1]}), "'_index'"),
         (pd.DataFrame({"a": [1]}, pd.MultiIndex.from_tuples([(1, 2)])), "2 levels.*reset_index"),
+        (pd.DataFrame({"a": [1, 2]}, ["x", None]), "index of /uns/bad holds a NoneType in row 1"),
+        (pd.Timestamp(0), "Timestamp.*isoformat"),
+        (pd.NA, "NAType.*None"),
         (np.array([["a", None]], object), r"2 dimensions.*\(0, 1\)"),
         (np.array([("a", 1), (2, 2)], [("x", "O"), ("y", int)]), r"\['x'\] holds a int in row 1"),
         (object(), "object, which has no encoding"),

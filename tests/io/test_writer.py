@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,6 +21,7 @@ from scio.io import Categorical, fast
 from scio.io.writer import NullableStrings, Table, new_file, write_element, write_tables
 from scio.matrix import CSR
 from tests.io.compare import Comparison
+from tests.mounts import on_tmpfs
 
 EMPTY = Table(np.array([], dtype=object), {})
 
@@ -368,37 +368,21 @@ def test_a_write_that_fails_anywhere_leaves_the_old_file(tmp_path):
     assert target.stat().st_size == whole
 
 
-def on_full_disk(folder: Path, size: str = "1m") -> tuple[str, ...]:
-    """The command that runs the rest with a real small tmpfs on `folder`."""
-    inside = f'mount -t tmpfs -o size={size} tmpfs "{folder}" && exec "$@"'
-    for how in (["unshare", "-m"], ["unshare", "-rm"]):
-        prefix = (*how, "sh", "-c", inside, "sh")
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*prefix, "true"], check=False).returncode
-        ):
-            return prefix
-    pytest.skip("this machine lets nobody mount a tmpfs, not even in a namespace")
-
-
 def test_a_full_disk_is_an_ordinary_error(tmp_path):
     """Before the driver of our own: OSError, and then SIGSEGV at the exit of the process."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = run(WRITE, folder / "out.h5ad", 0, command=on_full_disk(folder), check=False)
+    done = run(WRITE, folder / "out.h5ad", 0, command=on_tmpfs(folder, "1m"), check=False)
     assert done.returncode == 3
     assert done.stdout.startswith("28 ")  # ENOSPC
-    done = run(WRITE, folder / "out.h5ad", 0, command=on_full_disk(folder, "64m"))
+    done = run(WRITE, folder / "out.h5ad", 0, command=on_tmpfs(folder, "64m"))
 
 
 def test_a_read_only_folder_is_an_ordinary_error(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = list(on_full_disk(folder))
-    command[command.index("-c") + 1] = (
-        f'mount -t tmpfs tmpfs "{folder}" && mount -o remount,ro "{folder}" && exec "$@"'
-    )
-    done = run(WRITE, folder / "out.h5ad", 0, command=tuple(command), check=False)
+    command = on_tmpfs(folder, "1m", is_read_only=True)
+    done = run(WRITE, folder / "out.h5ad", 0, command=command, check=False)
     assert done.returncode == 3
     assert done.stdout.startswith("30 ")  # EROFS
 
@@ -502,7 +486,7 @@ def test_convert_on_a_full_disk_says_what_is_needed(tmp_path):
             print(error, os.listdir(sys.argv[1]))
             sys.exit(3)
     """
-    done = run(code, folder, command=on_full_disk(folder), check=False)
+    done = run(code, folder, command=on_tmpfs(folder, "1m"), check=False)
     assert done.returncode == 3
     assert "are needed" in done.stdout
     assert done.stdout.rstrip().endswith("[]")

@@ -42,8 +42,12 @@ def vertices(x: F64, span: float) -> F64:
     return np.array(sorted(found))
 
 
-def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[float, float]:
-    """Value and slope at a vertex of the weighted polynomial (13.5, 13.7); `x` distinct."""
+def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[float, float, float]:
+    """Value and slope at a vertex of the weighted polynomial (13.5, 13.7); `x` distinct.
+
+    The third number, from 0 to 1, is small where rounding matters: singular values, or columns that
+    only points of tiny weight fill, differ by much.
+    """
     n = int(count.sum())
     distance = np.abs(x - vertex)
     order = np.argsort(distance, kind="stable")
@@ -55,7 +59,9 @@ def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[f
     width = sorted_distance[i]
     inside = distance < width if width > sorted_distance[0] else np.full(x.size, True)
     ratio = distance[inside] / width if width > sorted_distance[0] else np.zeros(x.size)
-    root = np.sqrt(count[inside] * (1 - ratio**3) ** 3)
+    # 1 - ratio^3, exactly where it is nearly 0
+    rest = (width - distance[inside]) / width if width > sorted_distance[0] else 1 - ratio
+    root = np.sqrt(count[inside] * (rest * (1 + ratio + ratio**2)) ** 3)
     n_columns = min(3, int(inside.sum()))
     design = root[:, None] * (x[inside] - vertex)[:, None] ** np.arange(n_columns)
     norms = np.sqrt((design**2).sum(axis=0))
@@ -63,17 +69,24 @@ def local_fit(x: F64, y: F64, count: F64, vertex: float, span: float) -> tuple[f
     u, s, vt = np.linalg.svd(design / norms, full_matrices=False)
     inverse = np.where(s <= s[0] * 100 * np.finfo(float).eps, 0, 1 / np.where(s == 0, 1, s))
     beta = (vt.T * inverse) @ (u.T @ (root * y[inside])) / norms
-    return float(beta[0]), float(beta[1]) if n_columns > 1 else 0.0
+    columns = norms * (width or 1.0) ** -np.arange(n_columns)
+    certainty = float(s[-1] / s[0] * columns.min() / columns.max())
+    return float(beta[0]), float(beta[1]) if n_columns > 1 else 0.0, certainty
+
+
+def fits_at_vertices(x: F64, y: F64, span: float) -> tuple[F64, F64]:
+    """The vertices, and what `local_fit` returns at each."""
+    distinct, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
+    mean = np.bincount(inverse, y) / count
+    at = vertices(np.sort(x), span)
+    return at, np.array([local_fit(distinct, mean, count, v, span) for v in at])
 
 
 def loess(x: F64, y: F64, span: float = 0.3) -> F64:
     """Return the fit at every x; any order, any ties."""
     if x.size == 0:
         return np.empty(0)
-    distinct, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
-    mean = np.bincount(inverse, y) / count
-    at = vertices(np.sort(x), span)
-    fits = np.array([local_fit(distinct, mean, count, v, span) for v in at])
+    at, fits = fits_at_vertices(x, y, span)
     cell = np.clip(np.searchsorted(at, x, "right") - 1, 0, at.size - 2)
     width = at[cell + 1] - at[cell]
     h = (x - at[cell]) / width

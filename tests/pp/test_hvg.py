@@ -522,6 +522,7 @@ def test_statistics_of_another_matrix() -> None:
 def test_counts_that_are_no_integers_take_a_second_pass() -> None:
     """Halves of counts: sums of clipped values are taken from the matrix, and scale."""
     counts = make_counts(29).astype(np.float64)
+    counts[7, 40] = 501  # clipped
     with pytest.warns(ScioWarning, match="no integers"):
         halves = highly_variable_genes(counts / 2, flavor="seurat_v3", n_top_genes=20)
     whole = select(counts, "seurat_v3")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from scio import _core
+from tests.plain.loess import fits_at_vertices
 from tests.plain.loess import loess as plain_loess
 
 F64 = NDArray[np.float64]
@@ -53,8 +54,10 @@ def test_plain_one(example: tuple[F64, F64, float]) -> None:
     assert np.isfinite(fitted).all()
     assert n_vertices >= 2
     assert len(flags) == len(x)
-    if n_dropped == 0:  # what is left of singular values near the limit is rounding
-        np.testing.assert_allclose(fitted, plain_loess(x, y, span), rtol=1e-5, atol=1e-5)
+    # the error of least squares goes with the square of the condition: compared where that is small
+    if fits_at_vertices(x, y, span)[1][:, 2].min() > 1e-4:
+        assert n_dropped == 0
+        np.testing.assert_allclose(fitted, plain_loess(x, y, span), rtol=1e-6, atol=1e-6)
 
 
 @given(seed=st.integers(0, 2**32), n=st.integers(30, 300), span=st.sampled_from([0.3, 0.6, 1.0]))

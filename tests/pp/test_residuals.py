@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from scio import _core
 from scio.errors import ScioWarning
 from scio.pp import _flavors as flavors
-from scio.pp import highly_variable_genes, normalize_pearson_residuals
+from scio.pp import (
+    highly_variable_genes,
+    iterate_pearson_residuals,
+    normalize_pearson_residuals,
+)
 from scio.pp import residuals as module
 from tests.plain.residuals import poisson_enrichment, residual_variances, residuals
 
@@ -108,7 +112,7 @@ def test_same_bits(tmp_path: Path) -> None:
 def test_rows_one_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = make_counts(6, 500, 30)
     monkeypatch.setattr(module, "_ITERATED_NBYTES", 7 * 30 * 4)
-    parts = list(module.iterate_pearson_residuals(sparse.csr_matrix(counts)))
+    parts = list(iterate_pearson_residuals(sparse.csr_matrix(counts)))
     assert [len(p) for p in parts[:3]] == [7, 7, 7]
     assert np.concatenate(parts).tobytes() == normalize_pearson_residuals(counts).tobytes()
 

@@ -3,10 +3,10 @@
  *
  * x = k ln 2 + r with |r| <= ln 2 / 2, k ln 2 taken away in two parts of which the first product is
  * exact; e^r - 1 = r + r^2 q(r) with Taylor's q up to r^13, whose rest is below 2^-56 of the
- * result; e^x - 1 = 2^k (e^r - 1) + (2^k - 1).  Inline, without branches in the path that counts,
- * so that loops vectorise. */
-#ifndef SCIO_PREPROCESS_EXP_F64_H
-#define SCIO_PREPROCESS_EXP_F64_H
+ * result; e^x - 1 = 2^k (e^r - 1) + (2^k - 1).  kernels->expm1_f64 has the loop over arrays, which
+ * takes the same steps with vectors. */
+#ifndef SCIO_KERNELS_EXP_F64_H
+#define SCIO_KERNELS_EXP_F64_H
 
 #include <math.h>
 #include <stdint.h>
