@@ -23,3 +23,14 @@ scio_pwrite(int fd, const void *data, size_t nbytes, uint64_t offset)
     }
     return 0;
 }
+
+int
+scio_fsync(int fd)
+{
+    int result;
+
+    do {
+        result = fsync(fd);
+    } while (result != 0 && errno == EINTR);
+    return result == 0 ? 0 : errno;
+}

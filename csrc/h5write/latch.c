@@ -52,8 +52,12 @@ driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t max_address)
     (void)name;
     (void)flags;
     (void)max_address;
-    if (info == NULL || scio_mem_zalloc(1, sizeof *file, &file, NULL) != SCIO_OK)
+    if (info == NULL)
         return NULL;
+    if (scio_mem_zalloc(1, sizeof *file, &file, NULL) != SCIO_OK) {
+        latch_errno(info->latch, ENOMEM); /* libhdf5 would say only that opening failed */
+        return NULL;
+    }
     file->latch = info->latch;
     return &file->base;
 }
@@ -151,14 +155,19 @@ static herr_t
 driver_truncate(H5FD_t *base, hid_t dxpl, hbool_t is_closing)
 {
     latch_file *const file = file_of(base);
+    int result = 0;
 
     (void)dxpl;
     (void)is_closing;
     if (file->end_written == file->end_allocated)
         return 0;
-    if (file->latch->saved_errno == 0 &&
-        ftruncate(file->latch->fd, (off_t)file->end_allocated) != 0)
-        latch_errno(file->latch, errno);
+    if (file->latch->saved_errno == 0) {
+        do {
+            result = ftruncate(file->latch->fd, (off_t)file->end_allocated);
+        } while (result != 0 && errno == EINTR);
+        if (result != 0)
+            latch_errno(file->latch, errno);
+    }
     file->end_written = file->end_allocated;
     return 0;
 }

@@ -173,8 +173,8 @@ scio_h5_writer_close(scio_h5_writer *writer, scio_error *err)
     close_library(writer, &own);
     scio_h5_turn_end(&turn);
     writer->is_closed = true;
-    if (writer->latch.saved_errno == 0 && fsync(writer->latch.fd) != 0)
-        writer->latch.saved_errno = errno;
+    if (writer->latch.saved_errno == 0)
+        writer->latch.saved_errno = scio_fsync(writer->latch.fd);
     if (close(writer->latch.fd) != 0 && errno != EINTR && writer->latch.saved_errno == 0)
         writer->latch.saved_errno = errno;
     writer->latch.fd = -1;

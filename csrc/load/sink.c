@@ -468,9 +468,13 @@ scio_sink_sync(scio_sink *sink, scio_error *err)
     for (size_t i = 0; i < sink->n_sources && failure.code == SCIO_OK; i++) {
         if (sink->sources[i].fd < 0)
             (void)scio_fail(&failure, SCIO_EINVAL, "the sink was closed");
-        else if (fdatasync(sink->sources[i].fd) != 0) /* what failed once is never tried again */
-            (void)scio_fail_errno(&failure, SCIO_EWRITE, errno, "fdatasync of %s",
-                                  sink->sources[i].path);
+        else {
+            const int cause = scio_fsync(sink->sources[i].fd);
+
+            if (cause != 0)
+                (void)scio_fail_errno(&failure, SCIO_EWRITE, cause, "fsync of %s",
+                                      sink->sources[i].path);
+        }
     }
     (void)pthread_mutex_unlock(&sink->mutex);
     if (failure.code == SCIO_OK)

@@ -269,6 +269,7 @@ parse_loader(const py_state *state, PyObject *args, PyObject *kwargs, py_spec *s
         {0},
         {0},
         {0},
+        {0},
     };
     const size_t n_own = PY_N_PARAMS(params) - PY_N_SPEC_PARAMS;
 

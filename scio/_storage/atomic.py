@@ -146,7 +146,7 @@ def atomic_temporary(
     sweep_stale(temporary.target.parent)
     check_target(temporary.target, overwrite=overwrite, break_hardlinks=break_hardlinks)
     try:
-        with _told_of_the_target(temporary):
+        with told_of_the_target(temporary):
             yield temporary
         temporary.publish(overwrite=overwrite)
     finally:
@@ -154,7 +154,7 @@ def atomic_temporary(
 
 
 @contextlib.contextmanager
-def _told_of_the_target(temporary: Temporary) -> Iterator[None]:
+def told_of_the_target(temporary: Temporary) -> Iterator[None]:
     """Failures to write speak of the target, which the caller knows, not of the temporary."""
     try:
         yield

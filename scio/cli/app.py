@@ -15,6 +15,7 @@ from scio.cli._common import File, Json, check_path, print_one, reports_errors
 from scio.cli.convert import convert
 from scio.cli.diff import diff
 from scio.cli.ls import ls
+from scio.cli.preprocess import preprocess
 from scio.cli.repair import repair
 from scio.cli.verify import verify
 
@@ -136,5 +137,5 @@ def bench(
         raise typer.Exit(1)
 
 
-for command in (verify, diff, ls, convert, repair):
+for command in (verify, diff, ls, convert, repair, preprocess):
     app.command()(command)

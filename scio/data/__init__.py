@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scio.data.dataloader import CellDataLoader, collate_cells
     from scio.data.dataset import CellDataset
     from scio.data.gene_vocab import GeneVocab
-    from scio.data.preprocessing import PreprocessingPipeline
+    from scio.data.preprocessing import PreprocessingPipeline, preprocess_and_cache
     from scio.data.registry import DataRegistry
     from scio.data.samplers import BatchAwareSampler, DistributedShardSampler, WeightedCellSampler
 
@@ -34,6 +34,7 @@ _OBJECTS = {
     "build_obs_value_filter": "scio.data.census",
     "collate_cells": "scio.data.dataloader",
     "load_config": "scio.data.config",
+    "preprocess_and_cache": "scio.data.preprocessing",
 }
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "build_obs_value_filter",
     "collate_cells",
     "load_config",
+    "preprocess_and_cache",
 ]
 
 __getattr__, __dir__ = lazy(__name__, _OBJECTS)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from scio import _core
 from scio.data._fitted import CellFactors, Fitted
-from scio.data._sources import Source
 from scio.data.anndata_store import AnnDataStore
 from scio.data.dataset import CellDataset
 from scio.errors import ScioWarning
@@ -25,6 +24,7 @@ from scio.pp.size_factors import pooled_size_factors
 from scio.pp.stats import gene_stats
 
 if TYPE_CHECKING:
+    from scio.data._sources import Source
     from scio.data.preprocessing import PreprocessingPipeline
 
 _Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
@@ -67,13 +67,13 @@ class JoinedMatrix(Matrix):
         self._row_nbytes = (self.dtype.itemsize + 4) * (nnz // max(1, n_rows) + 1)
 
     @property
-    def obs_names(self) -> NDArray[Any]:  # type: ignore[override]  # a cached property there
+    def obs_names(self) -> NDArray[Any]:
         """Names of the chosen cells."""
         names = np.concatenate([source.cells() for source in self._sources])
         return names if self._cells is None else names[self._cells]
 
     @property
-    def var_names(self) -> NDArray[Any]:  # type: ignore[override]
+    def var_names(self) -> NDArray[Any]:
         """Names of the columns."""
         return self._names
 
@@ -175,9 +175,7 @@ def _by_source(
     if cells is None:
         return [None] * store.n_datasets
     bounds = np.searchsorted(cells, store.starts)
-    return [
-        cells[bounds[i] : bounds[i + 1]] - store.starts[i] for i in range(store.n_datasets)
-    ]
+    return [cells[bounds[i] : bounds[i + 1]] - store.starts[i] for i in range(store.n_datasets)]
 
 
 def learn(pipeline: PreprocessingPipeline, source: Any, factors_for: Any) -> Fitted:
@@ -223,18 +221,18 @@ def _best_first(table: Any, flavor: str) -> NDArray[np.int64]:
     """Place of every gene in the order by which its flavour chooses (preprocessing.md 8 to 12)."""
     n_genes = len(table)
 
-    def falling(key: str) -> NDArray[np.float64]:
-        if key not in table:
-            return np.zeros(n_genes)
-        return -table[key].to_numpy(dtype=np.float64)
+    def rising(key: str) -> NDArray[np.float64]:
+        out: NDArray[np.float64] = table[key].to_numpy(dtype=np.float64)
+        return out
 
-    batches = falling("highly_variable_nbatches")
+    n_batches = "prob_zero_enriched_nbatches" if flavor == "poisson" else "highly_variable_nbatches"
+    batches = -rising(n_batches) if n_batches in table else np.zeros(n_genes)
     if flavor in ("seurat", "cell_ranger"):
-        keys = [batches, falling("dispersions_norm")]
+        keys = [batches, -rising("dispersions_norm")]
     elif flavor == "poisson":
-        keys = [batches, falling("highly_variable_rank")]
+        keys = [batches, -rising("prob_zero_enrichment_rank")]
     else:
-        keys = [batches, -falling("highly_variable_rank")]
+        keys = [batches, rising("highly_variable_rank")]
         keys = keys[::-1] if flavor == "seurat_v3" else keys
     order = np.lexsort((np.arange(n_genes), *reversed(keys)))
     place = np.empty(n_genes, dtype=np.int64)

@@ -89,6 +89,14 @@ class Fitted:
             "fit_info": self.info,
         }
 
+    def without_place(self) -> dict[str, Any]:
+        """Return the same without names of files, date and version."""
+        content = self.to_dict()
+        content["fit_info"] = None
+        for part in content["size_factors"]:
+            part["name"] = None
+        return content
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Fitted:
         """Undo `to_dict`; KeyError, TypeError or ValueError where it cannot be one."""
@@ -101,15 +109,15 @@ class Fitted:
             dict(content["fit_info"]),
         )
 
-    def scale_of(self, store: AnnDataStore, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return 1 / size factor of every cell of a store, NaN for those not among `cells`.
+    def factors_of(self, store: AnnDataStore, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the size factor of every cell of a store, NaN for those not among `cells`.
 
         Raises
         ------
         ValueError
             If the pipeline was fitted on other cells.
         """
-        scale = np.full(len(store), np.nan)
+        factors = np.full(len(store), np.nan)
         bounds = np.searchsorted(cells, store.starts)
         for i, source in enumerate(store.sources):
             mine = cells[bounds[i] : bounds[i + 1]]
@@ -121,8 +129,8 @@ class Fitted:
             if tuple(names) == part.cells:
                 _check_values(part, source, rows)
             value = dict(zip(part.cells, part.values.tolist(), strict=True))
-            scale[mine] = 1.0 / np.array([value[name] for name in names])
-        return scale
+            factors[mine] = [value[name] for name in names]
+        return factors
 
     def _part(self, names: list[str], where: str, i_source: int) -> CellFactors:
         """Factors of all these cells; of several, those of the same place in the list."""

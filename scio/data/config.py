@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from scio._names import near_names
 from scio._optional import require
+from scio.data._arguments import cache_directory
+from scio.data._fit_cache import fit_cached
 from scio.data.dataloader import CellDataLoader
 from scio.data.dataset import CellDataset
 from scio.data.gene_vocab import GeneVocab
@@ -241,13 +243,17 @@ def build(
     ------
     MissingDependencyError
         If the kind of source needs a package that is not installed; it has the pip line.
-    NotFittedError
-        If the preprocessing must learn from data (``hvg_selection``, "scran", ``target_sum: null``):
-        it would be fitted on the training part, and this version of scio cannot learn yet.
     UnsupportedError
         If the config is sound but asks for something that this version of scio cannot build.
     FileNotFoundError, KeyError, ValueError
         For files, names and columns that do not exist.
+
+    Notes
+    -----
+    What the preprocessing must learn (``hvg_selection``, ``target_sum: null``) is learned from the
+    training part alone; size factors (``normalize: scran``) are computed for all cells, each by its
+    own counts.  With ``cache`` the fitted pipeline is kept there and used again for the same cells of
+    the same files.
 
     Examples
     --------
@@ -272,8 +278,10 @@ def build(
         )
         if pipeline.needs_fit:
             training = _training_name(split) if split else None
-            parts = _parts(_dataset(config, files, vocab, None), config.seed, split, by)
-            pipeline.fit(parts[training])
+            whole = _dataset(config, files, vocab, None)
+            parts = _parts(whole, config.seed, split, by)
+            cache = cache_directory(config.cache)
+            pipeline = fit_cached(pipeline, parts[training], whole, files, cache)
     parts = _parts(_dataset(config, files, vocab, pipeline), config.seed, split, by)
     if split is None:
         return _finished(config, pipeline, parts[None], is_training=True)

@@ -11,49 +11,36 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scio import _core
 from scio._optional import require
-from scio._progress import Progress
 from scio.errors import ScioWarning, UnsupportedError
 from scio.io import _coding
+from scio.io._pieces import Piece, dense_blocks, sparse_blocks
 from scio.io._plain import DenseParts, Members, SparseParts
 from scio.io._windows import (
     MAX_MEMORY,
-    SparseArrays,
     check_memory,
-    cut,
-    entries_within,
     least_stored,
-    place_columns,
     plain,
     publish,
     stored_matrix,
-    stored_rows,
-    windows_of_dense,
 )
 from scio.io.h5ad import AnnDataFile, MatrixHandle
 from scio.io.read import read_element, read_h5ad
-from scio.io.transpose import transposed_handle
-from scio.io.writer import StorageOptions, index_dtype_for
+from scio.io.writer import StorageOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scio.io._plain import SparseBlock
     from scio.io._profiles import WriteReport
 
 _AXES = {"obs": 0, 0: 0, "var": 1, 1: 1}
 _NAMES = ("obs", "var")
-_WINDOW_COPIES = 8  # read, checked, placed, sorted, stacked, on their way into the file
-_DENSE_COPIES = 4
-_MAX_WINDOW_ROWS = 1 << 16
 _MERGES = (None, "same", "unique", "first", "only")
 
 Merge = str | Callable[[Any], Any] | None
@@ -205,33 +192,6 @@ def _check_options(axis: Any, join: Any, merge: Any, uns_merge: Any) -> None:
 # ---- which elements
 
 
-@dataclass(slots=True)
-class _Piece:
-    """What one file adds to a matrix.
-
-    Attributes
-    ----------
-    handle : MatrixHandle or None
-        None: the file has no such matrix.
-    shape : tuple of int
-        (n_rows, n_cols) in the file; (n, 0) or (0, n) of one that is missing.
-    places : ndarray of int64 or None
-        Where each position of the axis that is joined goes, -1: nowhere; None: all stay.
-    """
-
-    handle: MatrixHandle | None
-    shape: tuple[int, int]
-    places: NDArray[np.int64] | None
-
-    @property
-    def is_sparse(self) -> bool:
-        return self.handle is not None and self.handle.format != "dense"
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.bool_) if self.handle is None else self.handle.dtype
-
-
 class _Concat:
     """The elements of the result."""
 
@@ -292,7 +252,7 @@ class _Concat:
         xs = [file.X if file.has_x else None for file in self.files]
         elements.pop("X")
         if all(x is not None for x in xs):
-            elements["X"] = self._joined("X", xs, places, n_other)
+            elements["X"] = self._joined("X", xs, self._n, places, n_other)
         elif any(x is not None for x in xs):
             without = [f.name for f, x in zip(self.files, xs, strict=True) if x is None]
             message = f"only some files have X; it is missing in {', '.join(without)}"
@@ -325,20 +285,25 @@ class _Concat:
             if handles is None:
                 message = f"layers/{key} is no matrix of numbers in all files"
                 raise UnsupportedError(message)
-            out[key] = self._joined(f"layers/{key}", handles, places, n_other)
+            out[key] = self._joined(f"layers/{key}", handles, self._n, places, n_other)
         return out
 
     def _joined(
-        self, name: str, handles: list[MatrixHandle | None], places: list[Any], n_other: int
+        self,
+        name: str,
+        handles: list[MatrixHandle | None],
+        counts: list[int],
+        places: list[Any],
+        n_other: int,
     ) -> SparseParts | DenseParts:
         """A matrix of cells and genes."""
         pieces = []
-        for handle, n, at in zip(handles, self._n, places, strict=True):
+        for handle, n, at in zip(handles, counts, places, strict=True):
             missing = (n, 0) if self.axis == 0 else (0, n)
             pieces.append(
-                _Piece(None, missing, np.empty(0, np.int64))
+                Piece(None, missing, np.empty(0, np.int64))
                 if handle is None
-                else _Piece(handle, handle.shape, at)
+                else Piece(handle, handle.shape, at)
             )
         return self._stacked(name, pieces, self.axis, n_other)
 
@@ -349,12 +314,12 @@ class _Concat:
         pieces = []
         for handle, n in zip(handles, self._n, strict=True):
             if handle is None:
-                pieces.append(_Piece(None, (n, 0), np.empty(0, np.int64)))
+                pieces.append(Piece(None, (n, 0), np.empty(0, np.int64)))
                 continue
             at = np.arange(handle.n_cols)
             at[n_columns:] = -1
             same = handle.n_cols == n_columns
-            pieces.append(_Piece(handle, handle.shape, None if same else at))
+            pieces.append(Piece(handle, handle.shape, None if same else at))
         return self._stacked(f"{self.name}m/{key}", pieces, 0, n_columns)
 
     def _pairs(self) -> dict[str, Any]:
@@ -368,13 +333,13 @@ class _Concat:
                 message = f"{self.name}p/{key} is no matrix of numbers in all files"
                 raise UnsupportedError(message)
             pieces = [
-                _Piece(handle, (n, n), start + np.arange(n))
+                Piece(handle, (n, n), start + np.arange(n))
                 if handle is not None
-                else _Piece(None, (n, 0), np.empty(0, np.int64))
+                else Piece(None, (n, 0), np.empty(0, np.int64))
                 for handle, n, start in zip(handles, self._n, starts[:-1], strict=True)
             ]
             name = f"{self.name}p/{key}"
-            out[key] = self._stacked(name, pieces, 0, int(starts[-1]), is_sparse=True)
+            out[key] = self._stacked(name, pieces, 0, int(starts[-1]), is_pair=True)
         return out
 
     def _add_raw(self, elements: dict[str, Any]) -> None:
@@ -400,108 +365,48 @@ class _Concat:
             [getattr(a, f"{self.other}_names") for a in frames],
             getattr(whole, f"{self.other}_names"),
         )
-        n, self._n = self._n, [len(getattr(a, self.name)) for a in frames]
-        matrix = self._joined(
-            "raw/X", [raw.X for raw in with_raw], places, len(getattr(whole, self.other))
-        )
-        self._n = n
+        n = [len(getattr(a, self.name)) for a in frames]
+        n_other = len(getattr(whole, self.other))
+        matrix = self._joined("raw/X", [raw.X for raw in with_raw], n, places, n_other)
         var = _coding.table_of(whole.var, "/raw/var", is_axis=True)
         elements["raw"] = Members("raw", {"var": var, "varm": dict(whole.varm), "X": matrix})
 
     # --- matrices
 
     def _stacked(
-        self, name: str, pieces: list[_Piece], axis: int, n_other: int, *, is_sparse: bool = False
+        self, name: str, pieces: list[Piece], axis: int, n_other: int, *, is_pair: bool = False
     ) -> SparseParts | DenseParts:
         """Pieces behind one another along an axis; the other one has `n_other` positions."""
         total = sum(piece.shape[axis] for piece in pieces)
         shape = (total, n_other) if axis == 0 else (n_other, total)
         fill_value = self.options["fill_value"]
-        if not is_sparse and any(piece.is_sparse for piece in pieces):
-            is_sparse = True
-            if fill_value not in (None, 0) and any(_has_holes(p, n_other) for p in pieces):
-                message = (
-                    f"{name} is sparse, and fill_value is {fill_value!r}: holes of sparse matrices "
-                    "are 0; make it dense, or leave fill_value out"
-                )
-                raise UnsupportedError(message)
+        is_sparse = is_pair or any(piece.is_sparse for piece in pieces)
+        is_filled = not is_pair and any(piece.has_holes(n_other) for piece in pieces)
+        if is_sparse and is_filled and fill_value not in (None, 0):
+            message = (
+                f"{name} is sparse, and fill_value is {fill_value!r}: holes of sparse matrices are "
+                "0; make it dense, or leave fill_value out"
+            )
+            raise UnsupportedError(message)
         for piece in pieces:
             if piece.handle is not None:
                 kept = 1.0 if piece.places is None else float(np.mean(piece.places >= 0))
                 self._streamed.append((piece.handle, kept if kept >= 1 else kept / 4))
         if is_sparse:
-            dtype = np.result_type(*[piece.dtype for piece in pieces])
-            blocks = functools.partial(self._sparse_blocks, name, pieces, axis, shape, dtype)
+            # what anndata puts in the place of nothing is float64, but for pairs
+            dtype = np.result_type(
+                *[np.float64 if p.is_nothing and not is_pair else p.dtype for p in pieces]
+            )
+            blocks = functools.partial(
+                sparse_blocks, name, pieces, axis, shape, dtype, self.max_memory, self._folder
+            )
             return SparseParts(False, shape, dtype, blocks)
         fill = np.nan if fill_value is None else fill_value
         dtype = _dense_dtype(name, pieces, n_other, fill)
-        blocks_of = functools.partial(self._dense_blocks, name, pieces, axis, shape, dtype, fill)
-        return DenseParts(shape, dtype, blocks_of)
-
-    def _sparse_blocks(
-        self,
-        name: str,
-        pieces: list[_Piece],
-        axis: int,
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-    ) -> Iterator[SparseBlock]:
-        nbytes = self.max_memory
-        index_dtype = index_dtype_for(shape[1])
-        with (
-            contextlib.ExitStack() as stack,
-            Progress(shape[0], unit="rows", what=f"concatenating {name}") as progress,
-        ):
-            rows = [_Rows(p, axis, shape, self._by_row(p, stack), nbytes) for p in pieces]
-            blocks = _below(rows) if axis == 0 else _beside(rows, shape, nbytes)
-            for data, indices, indptr in blocks:
-                yield (
-                    data.astype(dtype, copy=False),
-                    indices.astype(index_dtype, copy=False),
-                    np.diff(indptr),
-                )
-                progress.update(len(indptr) - 1)
-
-    def _by_row(self, piece: _Piece, stack: contextlib.ExitStack) -> MatrixHandle | None:
-        """The matrix by rows; one by columns is turned in a temporary file, for as long as needed."""
-        if piece.handle is None or piece.handle.format != "csc":
-            return piece.handle
-        return stack.enter_context(
-            transposed_handle(piece.handle, max_memory=self.max_memory, folder=self._folder)
+        blocks_of = functools.partial(
+            dense_blocks, name, pieces, axis, shape, dtype, fill, self.max_memory
         )
-
-    def _dense_blocks(
-        self,
-        name: str,
-        pieces: list[_Piece],
-        axis: int,
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        fill: Any,
-    ) -> Iterator[NDArray[Any]]:
-        row_nbytes = max(1, shape[1] * dtype.itemsize)
-        n_rows = max(1, self.max_memory // _DENSE_COPIES // row_nbytes)
-        with Progress(shape[0], unit="rows", what=f"concatenating {name}") as progress:
-            if axis == 0:
-                for piece in pieces:
-                    for start in range(0, piece.shape[0], n_rows):
-                        stop = min(start + n_rows, piece.shape[0])
-                        yield _dense_rows(piece, start, stop, shape[1], dtype, fill)
-                        progress.update(stop - start)
-                return
-            sources = [_source_rows(piece, shape[0]) for piece in pieces]
-            for start in range(0, shape[0], n_rows):
-                stop = min(start + n_rows, shape[0])
-                out = np.full((stop - start, shape[1]), fill, dtype=dtype)
-                first = 0
-                for piece, source in zip(pieces, sources, strict=True):
-                    there = np.flatnonzero(source[start:stop] >= 0)
-                    if len(there) and piece.handle is not None:
-                        read = _read_dense(piece.handle, source[start:stop][there])
-                        out[there, first : first + piece.shape[1]] = read
-                    first += piece.shape[1]
-                yield out
-                progress.update(stop - start)
+        return DenseParts(shape, dtype, blocks_of)
 
 
 def _name_missing(frame: Any) -> None:
@@ -535,22 +440,17 @@ def _places(olds: list[Any], new: Any) -> list[NDArray[np.int64] | None]:
     ]
 
 
-def _has_holes(piece: _Piece, n_other: int) -> bool:
-    return piece.places is not None and int(np.sum(piece.places >= 0)) < n_other
-
-
-def _dense_dtype(name: str, pieces: list[_Piece], n_other: int, fill: Any) -> np.dtype[Any]:
+def _dense_dtype(name: str, pieces: list[Piece], n_other: int, fill: Any) -> np.dtype[Any]:
     """The type that pandas gives a matrix with holes, and NumPy several of them."""
     take = require("pandas", "scio.concat_on_disk").api.extensions.take
     dtypes = []
     for piece in pieces:
         dtype = piece.dtype
-        if _has_holes(piece, n_other):
-            is_empty = piece.handle is None or piece.places is None or not len(piece.places)
+        if piece.has_holes(n_other):
             one = np.zeros(1, dtype)
             dtype = (
                 np.asarray(fill).dtype
-                if is_empty
+                if piece.is_nothing
                 else take(one, np.array([-1]), allow_fill=True, fill_value=fill).dtype
             )
         dtypes.append(dtype)
@@ -562,141 +462,3 @@ def _dense_dtype(name: str, pieces: list[_Piece], n_other: int, fill: Any) -> np
         )
         raise UnsupportedError(message)
     return found
-
-
-# ---- dense rows
-
-
-def _read_dense(handle: MatrixHandle, index: NDArray[np.int64]) -> NDArray[Any]:
-    dataset = handle._file.dataset(handle.path)
-    blocks = list(windows_of_dense(dataset, index, 1 << 62))
-    return blocks[0]
-
-
-def _dense_rows(
-    piece: _Piece, start: int, stop: int, n_columns: int, dtype: np.dtype[Any], fill: Any
-) -> NDArray[Any]:
-    if piece.handle is None:
-        return np.full((stop - start, n_columns), fill, dtype=dtype)
-    rows = piece.handle._file.dataset(piece.handle.path).read(
-        [start, 0], [stop - start, piece.shape[1]]
-    )
-    if piece.places is None:
-        return rows.astype(dtype, copy=False)
-    kept = piece.places >= 0
-    out = np.full((stop - start, n_columns), fill, dtype=dtype)
-    out[:, piece.places[kept]] = rows[:, kept]
-    return out
-
-
-def _source_rows(piece: _Piece, n_rows: int) -> NDArray[np.int64]:
-    """For each row of the result the row of the piece, -1 where it has none."""
-    if piece.places is None:
-        return np.arange(n_rows)
-    out = np.full(n_rows, -1, dtype=np.int64)
-    kept = np.flatnonzero(piece.places >= 0)
-    out[piece.places[kept]] = kept
-    return out
-
-
-# ---- sparse rows
-
-
-class _Rows:
-    """The rows of a piece as CSR arrays, whatever it is."""
-
-    def __init__(
-        self,
-        piece: _Piece,
-        axis: int,
-        shape: tuple[int, int],
-        handle: MatrixHandle | None,
-        max_memory: int,
-    ) -> None:
-        self._handle, self._shape, self.n_columns = handle, piece.shape, piece.shape[1]
-        self.dtype = piece.dtype
-        self._matrix: _core.Matrix | None = None
-        self._most = entries_within(max_memory, self.dtype.itemsize + 8, _WINDOW_COPIES)
-        if handle is not None and handle.format != "dense":
-            self._matrix = stored_rows(handle)
-        self._places: NDArray[np.int32] | None = None
-        self._n_out = shape[1]
-        self.source = np.empty(0, np.int64)
-        if axis == 0:
-            if piece.places is not None:
-                self._places = piece.places.astype(np.int32)
-        else:
-            self.source = _source_rows(piece, shape[0])
-
-    @property
-    def indptr(self) -> NDArray[np.int64]:
-        """Extents of the rows of the file; of a dense matrix, the most there can be."""
-        if self._matrix is not None:
-            return self._matrix.indptr
-        n_columns = 0 if self._handle is None else self.n_columns
-        return np.arange(self._shape[0] + 1, dtype=np.int64) * n_columns
-
-    def windows(self) -> Iterator[SparseArrays]:
-        """All rows with their columns in their places."""
-        for start, stop in cut(self.indptr, self._most):
-            for a in range(start, stop, _MAX_WINDOW_ROWS):
-                b = min(stop, a + _MAX_WINDOW_ROWS)
-                yield self._placed(self.read(np.arange(a, b)), b - a)
-
-    def _placed(self, arrays: SparseArrays, n_rows: int) -> SparseArrays:
-        if self._places is None or not len(self._places):
-            return arrays
-        return place_columns(arrays, self._places, self._n_out, (n_rows, self._shape[1]))
-
-    def read(self, index: NDArray[np.int64]) -> SparseArrays:
-        """Read rows of the file, in any order."""
-        n = len(index)
-        if self._handle is None:
-            empty = np.zeros(n + 1, np.int64)
-            return np.empty(0, self.dtype), np.empty(0, np.int32), empty
-        if self._matrix is None:
-            return _core.csr_from_dense(_read_dense(self._handle, index))
-        if n and index[-1] - index[0] == n - 1 and np.all(np.diff(index) == 1):
-            return self._matrix.read(int(index[0]), int(index[-1]) + 1)
-        return self._matrix.take(np.ascontiguousarray(index))
-
-
-def _below(rows: list[_Rows]) -> Iterator[SparseArrays]:
-    for piece in rows:
-        yield from piece.windows()
-
-
-def _beside(rows: list[_Rows], shape: tuple[int, int], max_memory: int) -> Iterator[SparseArrays]:
-    """Rows of all pieces side by side."""
-    lengths = np.zeros(shape[0], dtype=np.int64)
-    for piece in rows:
-        there = piece.source >= 0
-        lengths[there] += np.diff(piece.indptr)[piece.source[there]]
-    extents = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    itemsize = max(piece.dtype.itemsize for piece in rows)
-    for start, stop in cut(extents, entries_within(max_memory, itemsize + 8, _WINDOW_COPIES)):
-        yield _side_by_side(rows, start, stop)
-
-
-def _side_by_side(rows: list[_Rows], start: int, stop: int) -> SparseArrays:
-    parts, counts = [], []
-    first = 0
-    for piece in rows:
-        source = piece.source[start:stop]
-        there = np.flatnonzero(source >= 0)
-        data, indices, indptr = piece.read(source[there])
-        of_rows = np.zeros(stop - start, dtype=np.int64)
-        of_rows[there] = np.diff(indptr)
-        parts.append((data, indices.astype(np.int64) + first))
-        counts.append(of_rows)
-        first += piece.n_columns
-    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.sum(counts, axis=0))])
-    data = np.empty(int(indptr[-1]), dtype=np.result_type(*[p[0].dtype for p in parts]))
-    indices = np.empty(len(data), dtype=np.int64)
-    at = indptr[:-1].copy()
-    for (values, columns), of_rows in zip(parts, counts, strict=True):
-        ends = np.cumsum(of_rows)
-        to = np.arange(len(values)) + np.repeat(at - ends + of_rows, of_rows)
-        data[to], indices[to] = values, columns
-        at += of_rows
-    return data, indices, indptr

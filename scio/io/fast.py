@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio._storage.atomic import Temporary, check_target, sweep_stale
+from scio._storage.atomic import Temporary, check_target, sweep_stale, told_of_the_target
 from scio.errors import IOWriteError, ScioWarning
 from scio.io.writer import Table, new_file, tag_array, write_csr_group, write_element, write_root
 
@@ -253,7 +253,11 @@ def convert(
         obs, var = Table.lazy(file.obs), Table.lazy(var_of(file, matrix))
         for is_narrow in (True, False):
             try:
-                if _fill(temporary, handle, obs, var, is_narrow=is_narrow, progress=progress):
+                with told_of_the_target(temporary):
+                    is_whole = _fill(
+                        temporary, handle, obs, var, is_narrow=is_narrow, progress=progress
+                    )
+                if is_whole:
                     file.file.core.check_unchanged()
                     temporary.publish(overwrite=overwrite)
                     warn_of_unread(temporary.target, obs, var)
@@ -295,9 +299,12 @@ def _fill(
             sink.put(0, rows, [core.read_dense(start, stop) if dense else core.read(start, stop)])
             if sink.is_closed:
                 break
-        if sink.is_closed and is_narrow and planned.data_dtype != core.dtype:
-            return False
-        sink.sync()
+        try:
+            sink.sync()  # raises what closed it
+        except ValueError:
+            if is_narrow and planned.data_dtype != core.dtype:
+                return False  # a value that the narrow type does not hold; a full disk is no such
+            raise
     finally:
         sink.close()
     return True

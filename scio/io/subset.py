@@ -14,6 +14,7 @@ import numpy as np
 from scio._progress import Progress
 from scio.errors import CorruptFileError, UnsupportedError
 from scio.io._assemble import _drop_unused, make_rows
+from scio.io._coding import members_of
 from scio.io._encodings import ElementReader
 from scio.io._from_file import LazyMembers
 from scio.io._plain import DenseParts, Members, SparseParts, Table, Unread
@@ -145,7 +146,7 @@ def write_subset(
         adata = None
         if file.file.scalar_attr("/", "encoding-type") is None:
             adata = file.to_memory(obs=work.rows["obs"].index, var=work.rows["var"].index)
-            members = plain(adata, "/")
+            members = members_of(adata, convert_strings=False)
         else:
             members = work.members()
         return publish(

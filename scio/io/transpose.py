@@ -28,6 +28,7 @@ from scio._names import near_names
 from scio._progress import Progress
 from scio._storage.atomic import Temporary, check_space
 from scio.errors import CorruptFileError, IOWriteError, KeyNotFoundError, UnsupportedError
+from scio.io._coding import members_of
 from scio.io._from_file import members_of_file
 from scio.io._plain import SparseBlock, SparseParts
 from scio.io._windows import (
@@ -127,7 +128,7 @@ def transpose_on_disk(
         adata = None
         if file.file.scalar_attr("/", "encoding-type") is None:
             adata = file.to_memory()
-            members = plain(adata, "/")
+            members = members_of(adata, convert_strings=False)
         else:
             members = members_of_file(file)
         needed = sum(least_stored(handle, 1.0, options) for handle in _matrices(file).values())

@@ -103,10 +103,7 @@ def get_state(adata: Any, *, layer: str | None = None) -> dict[str, Any]:
 
     ``uns["log1p"]``, as scanpy writes it, counts for X.
     """
-    scio = adata.uns.get("scio")
-    states = scio.get("state") if isinstance(scio, Mapping) else None
-    state = states.get(_state_key(layer)) if isinstance(states, Mapping) else None
-    found = dict(state) if isinstance(state, Mapping) else {}
+    found = state_of(adata.uns.get("scio"), layer)
     if layer is None and "log1p" in adata.uns and "log1p" not in found:
         known = adata.uns["log1p"]
         found["log1p"] = True
@@ -116,16 +113,31 @@ def get_state(adata: Any, *, layer: str | None = None) -> dict[str, Any]:
     return found
 
 
+def state_of(scio: Any, layer: str | None) -> dict[str, Any]:
+    """Return what ``uns["scio"]`` says of X or a layer; empty if nothing."""
+    found = scio
+    for key in ("state", *_state_keys(layer)):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
 def put_state(adata: Any, state: Mapping[str, Any], *, layer: str | None = None) -> None:
-    """Note the state of a matrix under ``uns["scio"]["state"]``, replacing what was there."""
-    scio = adata.uns.get("scio")
-    scio = dict(scio) if isinstance(scio, Mapping) else {}
-    states = scio.get("state")
-    states = dict(states) if isinstance(states, Mapping) else {}
-    states[_state_key(layer)] = {k: v for k, v in state.items() if v is not None}
-    scio["state"] = states
-    adata.uns["scio"] = scio
+    """Note the state of a matrix, replacing what was there.
+
+    That of X is in ``uns["scio"]["state"]["X"]``, that of a layer in
+    ``uns["scio"]["state"]["layers"][layer]``.
+    """
+    noted = {k: v for k, v in state.items() if v is not None}
+    adata.uns["scio"] = _with(adata.uns.get("scio"), ("state", *_state_keys(layer)), noted)
 
 
-def _state_key(layer: str | None) -> str:
-    return "X" if layer is None else f"layers/{layer}"
+def _with(mapping: Any, keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of nested mappings with another value in it."""
+    copy = dict(mapping) if isinstance(mapping, Mapping) else {}
+    first, *others = keys
+    copy[first] = _with(copy.get(first), tuple(others), value) if others else value
+    return copy
+
+
+def _state_keys(layer: str | None) -> tuple[str, ...]:
+    return ("X",) if layer is None else ("layers", layer)

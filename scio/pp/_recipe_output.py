@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scio import _core
-from scio.io import AnnDataFile, Frame, WriteReport
-from scio.io import _coding
+from scio._storage.keys import MARK
+from scio.io import AnnDataFile, Frame, WriteReport, _coding
 from scio.io._from_file import LazyMembers
 from scio.io._plain import DenseParts, Members, Table
 from scio.io._profiles import Profile
 from scio.io._streams import tag
 from scio.io.h5ad import MatrixHandle
+from scio.io.write import mark_of
 from scio.io.writer import Context, SparseStream, StorageOptions, index_dtype_for, write_element
 from scio.pp._matrix import Rows
-from scio.pp._source import Block, Source
+from scio.pp._source import BLOCK_ROWS, Block, Source
 
 if TYPE_CHECKING:
     from scio._h5write import Writer
@@ -79,9 +80,7 @@ class Output:
         """Whether the matrix is in the file."""
         return self._values is not None
 
-    def begin(
-        self, source: Source, target: float, genes: NDArray[np.bool_] | None = None
-    ) -> None:
+    def begin(self, source: Source, target: float, genes: NDArray[np.bool_] | None = None) -> None:
         """Make room for the matrix of `source`, brought to `target`; for some of its genes only."""
         self._target, self._n_vars = target, source.n_vars
         self._dtype = "float64" if source.dtype == np.float64 else "float32"
@@ -116,18 +115,23 @@ class Output:
             return
         self.n_empty += int(np.count_nonzero(totals == 0))
         if self._counts is not None:
-            self._counts.append(*self._written(rows))
+            _append(self._counts, *self._written(rows))
         if facts["has_duplicates"]:
             rows = rows.summed()
-        data, indices, counts = self._written(rows)
-        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        data, indices, indptr = self._written(rows)
         values = _core.normalize_log1p(
-            data, indptr, totals, self._target, self._log1p, dtype=self._dtype, threads=self._threads
+            data,
+            indptr,
+            totals,
+            self._target,
+            self._log1p,
+            dtype=self._dtype,
+            threads=self._threads,
         )
-        self._values.append(values, indices, counts)
+        _append(self._values, values, indices, indptr)
 
     def _written(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-        """data, indices and numbers of entries of the genes that are written."""
+        """data, indices, indptr of the genes that are written."""
         assert rows.indices is not None
         assert rows.indptr is not None
         data, indices, indptr = rows.data, rows.indices, rows.indptr
@@ -137,7 +141,7 @@ class Output:
                 data, indices, indptr, None, self._place, n_written, shape=rows.shape
             )
         # the core checked that they are below the number of genes
-        return data, indices.astype(np.int32, copy=False), np.diff(indptr)
+        return data, indices.astype(np.int32, copy=False), indptr
 
     def finish(
         self, file: AnnDataFile, kept: Kept, obs: Columns, var: Columns, uns: dict[str, Any]
@@ -166,8 +170,22 @@ class Output:
         if file.raw is not None:
             left_out.append("raw")
         write_element(self._writer, "/", Members("anndata", members), self._context)
+        self._writer.attr("/", MARK, mark_of(self._context))
         left_out += [row.element.strip("/") for row in self._context.report.losses]
         return left_out
+
+
+def _append(
+    stream: SparseStream,
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+) -> None:
+    """In steps of 4,096 rows, so that the bytes of the file do not depend on windows."""
+    for start in range(0, len(indptr) - 1, BLOCK_ROWS):
+        part = indptr[start : start + BLOCK_ROWS + 1]
+        first, last = int(part[0]), int(part[-1])
+        stream.append(data[first:last], indices[first:last], np.diff(part))
 
 
 def rows_of(block: Block, n_vars: int) -> Rows:
@@ -184,7 +202,9 @@ def _table(frame: Frame, rows: NDArray[np.int64], columns: Columns) -> Table:
     return table
 
 
-def _members(mapping: Any, name: str, kept: NDArray[np.bool_], left_out: list[str]) -> dict[str, Any]:
+def _members(
+    mapping: Any, name: str, kept: NDArray[np.bool_], left_out: list[str]
+) -> dict[str, Any]:
     """Rows of dense arrays and frames; the rest is named in `left_out`."""
     out: dict[str, Any] = {}
     for key in mapping:

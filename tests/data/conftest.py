@@ -53,6 +53,30 @@ def tiny_h5ad(tmp_path_factory: pytest.TempPathFactory, tiny_adata: anndata.AnnD
     return path
 
 
+@pytest.fixture(scope="session")
+def full_adata() -> anndata.AnnData:
+    """200 cells x 60 genes without empty cells, of many sizes, in three clusters."""
+    rng = np.random.default_rng(7)
+    means = rng.gamma(1.0, 3.0, (3, 60))[np.arange(200) % 3]
+    dense = rng.poisson(means * rng.gamma(3.0, 0.5, (200, 1)) + 0.05).astype(np.float32)
+    dense[:, 0] += 1
+    obs = pd.DataFrame(
+        {
+            "cluster": pd.Categorical([f"k{i % 3}" for i in range(200)]),
+            "batch": pd.Categorical([f"b{i % 2}" for i in range(200)]),
+        },
+        index=[f"cell{i}" for i in range(200)],
+    )
+    var = pd.DataFrame(index=[f"gene{i}" for i in range(60)])
+    return anndata.AnnData(X=sp.csr_matrix(dense), obs=obs, var=var)
+
+
+@pytest.fixture(scope="session")
+def full_h5ad(tmp_path_factory: pytest.TempPathFactory, full_adata: anndata.AnnData) -> Path:
+    """The same in a gzip file."""
+    return rewrite(full_adata, tmp_path_factory.mktemp("full") / "full.h5ad")
+
+
 def rewrite(
     adata: anndata.AnnData,
     path: Path,

@@ -17,14 +17,21 @@ import pytest
 import yaml
 
 import scio
-from scio.data import CellDataset, DataConfig, DataPipeline, DataRegistry, build, load_config
+from scio.data import (
+    CellDataset,
+    DataConfig,
+    DataPipeline,
+    DataRegistry,
+    PreprocessingPipeline,
+    build,
+    load_config,
+)
 from scio.errors import (
     IOFormatError,
     MissingDependencyError,
-    NotFittedError,
     UnsupportedError,
 )
-from tests.data.conftest import make_adata
+from tests.data.conftest import make_adata, rewrite
 
 LOCAL = """\
 data:
@@ -90,13 +97,19 @@ def test_the_census_block_loads_as_it_stands(tmp_path):
     }
 
 
-def test_building_the_local_block_ends_at_the_gene_selection_that_must_be_learned(tmp_path):
+def test_building_the_local_block_selects_genes_of_the_vocabulary(tmp_path):
     path = write(tmp_path / "train.yaml", LOCAL)
     (tmp_path / "data").mkdir()
     for i in (1, 2):
         os.symlink(scio.datasets.pbmc3k(), tmp_path / f"data/dataset{i}.h5ad")
-    with pytest.raises(NotFittedError, match=r"hvg_selection=2000 by fit\(\) first"):
-        build(path)
+    made = build(path)
+    assert made.pipeline is not None
+    assert len(made.pipeline.selected_genes) == 2000
+    assert set(made.pipeline.selected_genes) <= set(made.vocab.genes)
+    batch = next(iter(made.loader))
+    assert tuple(batch["expression"].shape) == (64, 2048)
+    selected = set(made.vocab.encode(made.pipeline.selected_genes).tolist())
+    assert set(np.unique(batch["gene_indices"]).tolist()) <= selected | {0}
 
 
 def test_the_local_block_without_gene_selection_builds_a_working_loader(tmp_path):
@@ -543,32 +556,60 @@ def test_split_by_groups_keeps_them_whole(tiny_h5ad):
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"hvg_selection": 10}, "hvg_selection=10"),
-        ({"normalize": "scran"}, "normalize='scran'"),
-        ({"target_sum": None}, "target_sum=None"),
-    ],
+    "keys", [{"hvg_selection": 10}, {"target_sum": None}], ids=lambda keys: next(iter(keys))
 )
-def test_what_must_be_fitted_is_fitted_on_the_training_part(keys, message, tiny_h5ad, monkeypatch):
-    section = {"paths": [tiny_h5ad], "preprocessing": keys}
-    fitted_on = []
-    from scio.data import PreprocessingPipeline
+def test_what_must_be_learned_is_learned_from_the_training_part(keys, full_h5ad):
+    section = {"paths": [full_h5ad], "preprocessing": keys, "batch_size": 20}
+    shares = {"other": 0.5, "train": 0.5}
+    made = build(section, split=shares)
+    training = CellDataset(full_h5ad, None).split(shares, seed=0)["train"]
+    expected = PreprocessingPipeline(**keys).fit(training)
+    assert made["train"].pipeline == made["other"].pipeline == expected
+    assert expected != PreprocessingPipeline(**keys).fit(full_h5ad)
+    assert build(section).pipeline == PreprocessingPipeline(**keys).fit(full_h5ad)
+    for part in made.values():
+        assert sum(len(batch["index"]) for batch in part.loader) > 0
 
-    honest = PreprocessingPipeline.fit
 
-    def fit(self: PreprocessingPipeline, source: Any) -> PreprocessingPipeline:
-        fitted_on.append(source)
-        return honest(self, source)
+def test_size_factors_are_those_of_all_cells_and_serve_every_part(full_h5ad):
+    section = {"paths": [full_h5ad], "preprocessing": {"normalize": "scran"}, "drop_last": False}
+    made = build(section, split={"train": 0.5, "other": 0.5})
+    expected = PreprocessingPipeline("scran").fit(full_h5ad)
+    assert made["train"].pipeline == made["other"].pipeline == expected
+    assert sum(len(b["index"]) for part in made.values() for b in part.loader) == 200
+
+
+def test_a_fitted_pipeline_is_kept_in_the_cache_and_fitted_anew_for_other_data(
+    tmp_path, monkeypatch, full_adata
+):
+    honest, fits = PreprocessingPipeline.fit, []
+
+    def fit(self: PreprocessingPipeline, source: Any, **options: Any) -> PreprocessingPipeline:
+        fits.append(source)
+        return honest(self, source, **options)
 
     monkeypatch.setattr(PreprocessingPipeline, "fit", fit)
-    with pytest.raises(NotFittedError, match=re.escape(message)):
-        build(section, split={"other": 0.5, "train": 0.5})
-    with pytest.raises(NotFittedError, match=re.escape(message)):
-        build(section)
-    expected = CellDataset(tiny_h5ad, None).split({"other": 0.5, "train": 0.5}, seed=0)["train"]
-    assert np.array_equal(fitted_on[0].cells, expected.cells)
-    assert len(fitted_on[1]) == 211
+    path = rewrite(full_adata, tmp_path / "a.h5ad")
+    section = {
+        "paths": [str(path)],
+        "preprocessing": {"hvg_selection": 7},
+        "cache": str(tmp_path / "c"),
+    }
+    first = build(section)
+    again = build(section)
+    assert len(fits) == 1
+    assert again.pipeline == first.pipeline
+    (kept,) = (tmp_path / "c" / "pipelines").iterdir()
+    kept.write_text("{")  # broken: made anew
+    assert build(section).pipeline == first.pipeline
+    assert len(fits) == 2
+    build({**section, "preprocessing": {"hvg_selection": 8}})
+    build(section, split={"train": 0.5, "other": 0.5})
+    assert len(fits) == 4
+    rewrite(full_adata[:150].copy(), path)
+    other = build(section)
+    assert len(fits) == 5
+    assert other.pipeline != first.pipeline
 
 
 def test_names_globs_and_files_of_a_config_are_resolved(tmp_path, tiny_h5ad):

@@ -113,7 +113,7 @@ def test_state_is_kept_for_each_layer_and_a_second_log_warns():
     np.testing.assert_array_equal(adata.layers["counts"].toarray(), scio.pp.log1p(before, base=2))
     assert adata.uns["log1p"] == {"base": None}
     state = adata.uns["scio"]["state"]
-    assert state == {"X": {"log1p": True}, "layers/counts": {"log1p": True, "base": 2}}
+    assert state == {"X": {"log1p": True}, "layers": {"counts": {"log1p": True, "base": 2}}}
     with pytest.warns(ScioWarning, match=r"AnnData: X was logged before"):
         scio.pp.log1p(adata)
     with pytest.warns(ScioWarning, match=r"layers\['counts'\] was logged before"):
