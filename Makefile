@@ -3,6 +3,7 @@
 #   make demo         the main job on real data, in one command
 #   make test         all set-up, the C tests, then the Python tests
 #   make test-r       the tests against R's packages, which it installs
+#   make faults       the tests in which every system call fails in turn
 #   make build        the extension in place; make ctest, make pytest: one half of the tests
 #   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
 #   make asan tsan valgrind     the tests under sanitizers
@@ -31,7 +32,7 @@ venv := .venv
 bin := $(venv)/bin
 c := $(MAKE) -j$(JOBS) -f tools/c.mk
 
-.PHONY: help demo build test test-r ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
+.PHONY: help demo build test test-r faults ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
 .PHONY: build-env test-env lint-env bench-env docs-env
 
 help:
@@ -86,6 +87,11 @@ test-r: test-env
 	@tools/setup_system.sh build r
 	@$(build_core)
 	@$(bin)/python -m pytest -m r $(PYTEST_ARGS)
+
+# Every system call of a write fails in turn; part of `pytest`, too.
+faults: test-env
+	@$(build_core)
+	@$(bin)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 # ---- style ----
 

@@ -14,7 +14,7 @@ export SCIO_SANITIZE=address
 "$python" setup.py -q build --build-base build/asan-base --build-lib "$package"
 
 tests=()
-for folder in tests/io tests/core tests/data; do
+for folder in tests/io tests/core tests/data tests/fuzz; do
     [ -n "$(find $folder -name 'test_*.py' -print -quit 2>/dev/null)" ] && tests+=("$folder")
 done
 

@@ -68,7 +68,7 @@ class ElementReader:
         self.notes = notes
         self.key = key_of_names(plan.file)
         self.moved: set[str] = set()  # planned elsewhere, left out of the group they lie in
-        self._above: list[int] = []  # addresses of the groups that are being planned
+        self._above: list[tuple[int, str]] = []  # the groups that are being planned: address, path
 
     # --- dispatch
 
@@ -94,6 +94,12 @@ class ElementReader:
             If the encoding or a type in it is not known.
         """
         kind = self._kind(path)
+        if kind == "dataset":
+            return self._of_kind(path, kind, axes)
+        with self._inside(path):
+            return self._of_kind(path, kind, axes)
+
+    def _of_kind(self, path: str, kind: str, axes: Sequence[Rows]) -> Deferred:
         encoding = self.encoding(path)
         if encoding is None:
             return self._untagged(path, kind, axes)
@@ -265,11 +271,15 @@ class ElementReader:
 
     @contextmanager
     def _inside(self, path: str) -> Iterator[None]:
-        address = self.file.core.address(path)
-        if address in self._above or len(self._above) >= _MAX_DEPTH:
-            what = "contains itself" if address in self._above else f"is {_MAX_DEPTH} groups deep"
-            raise self._corrupt(path, what)
-        self._above.append(address)
+        here = self.file.core.address(path), path
+        if self._above and self._above[-1] == here:  # by another way in, nothing is between
+            yield
+            return
+        if any(address == here[0] for address, _ in self._above):
+            raise self._corrupt(path, "contains itself")
+        if len(self._above) >= _MAX_DEPTH:
+            raise self._corrupt(path, f"is {_MAX_DEPTH} groups deep")
+        self._above.append(here)
         try:
             yield
         finally:

@@ -294,6 +294,13 @@ def _equal_categories(e: _Editor) -> str:
     return path
 
 
+def _own_categories(e: _Editor) -> str:
+    path = e.categorical()
+    del e.file[path]["categories"]
+    e.file[path]["categories"] = e.file[path]
+    return f"{path}/categories"
+
+
 def _mask(edit: Callable[[Any], Any]) -> Callable[[_Editor], str]:
     def breaks(e: _Editor) -> str:
         found = e.one("nullable-integer", "nullable-boolean", "nullable-string-array")
@@ -357,6 +364,13 @@ def _cycle(e: _Editor) -> str:
     group.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
     group["again"] = group
     return "/uns/loop/again"
+
+
+def _frame_in_itself(e: _Editor) -> str:
+    path = e.column()
+    del e.file[path]
+    e.file[path] = e.file[path.rpartition("/")[0]]
+    return path
 
 
 def _too_deep(e: _Editor) -> str:
@@ -517,6 +531,8 @@ def _rules() -> Iterator[Rule]:
         ("string lies behind the end of the file", "beyond the end of the file", _heap_reference(4, b"\xf0\xff\xff\xff")),
         ("string names no object of its heap", "has no object 65518", _heap_reference(12, b"\xee\xff\0\0")),
         ("group contains itself", "contains itself", _cycle),
+        ("column is its frame", "contains itself", _frame_in_itself),
+        ("categories are their categorical", "contains itself|expected", _own_categories),
         ("link leads nowhere", "does not exist|leads nowhere", _dangling),
         ("checksum of a chunk is wrong", "chunk.*checksum", _chunk(_flipped, fletcher32=True)),
         ("chunk is no deflate stream", "chunk.*deflate", _chunk(_flipped, compression="gzip")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,20 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = os.environ.get("CC", "cc").split()
     subprocess.run([*compiler, *FLAGS, str(HERE / "libfault.c"), "-o", str(path)], check=True)
     return path
+
+
+def read_log(path: Path) -> list[tuple[str, str, str, int, bytes]]:
+    """What libfault wrote down: (op, path, second path, offset, data)."""
+    image, at, found = path.read_bytes(), 0, []
+    head = struct.Struct("=cqIIQ")
+    while at < len(image):
+        op, offset, n_path, n_path2, n_data = head.unpack_from(image, at)
+        at += head.size
+        texts = image[at : at + n_path], image[at + n_path : at + n_path + n_path2]
+        at += n_path + n_path2
+        found.append((op.decode(), *(t.decode() for t in texts), offset, image[at : at + n_data]))
+        at += n_data
+    return found
 
 
 class Faults:

@@ -426,8 +426,8 @@ opened(int folder, const char *path, int flags, mode_t mode)
     if (at_path(CALL_OPEN, path) == FAIL)
         return -1;
     const int fd = (int)syscall(SYS_openat, folder, path, flags, mode);
-    if (fd >= 0 && fault.log_fd >= 0 && (flags & O_CREAT) != 0)
-        log_op('c', path, "", flags & O_TRUNC, "", 0);
+    if (fd >= 0 && fault.log_fd >= 0)
+        log_op((flags & O_CREAT) != 0 ? 'c' : 'o', path, "", flags & O_TRUNC, "", 0);
     return fd;
 }
 

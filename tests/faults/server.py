@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 import scio
 import scio._h5write
 import scio.io.convert
@@ -101,7 +100,9 @@ class Server:
             pids.append(os.fork())
             if pids[-1] == 0:
                 for _ in range(n_files):
-                    scio.write_subset(self.target.parent.parent / "source.h5ad", self.target, obs=rows)
+                    scio.write_subset(
+                        self.target.parent.parent / "source.h5ad", self.target, obs=rows
+                    )
                 LIBC.exit(0)
         seen: dict[str, int] = {}
         statuses: list[int] = []

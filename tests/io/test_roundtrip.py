@@ -104,7 +104,10 @@ CASES = {
         lambda a: any(isinstance(v, pd.DataFrame) for v in a.obsm.values()),
     ),
     "nested uns": (uns(), lambda u: any(isinstance(v, dict) and v for v in u.values())),
-    "records": (uns(), lambda u: any(getattr(v, "dtype", None) == object or getattr(getattr(v, "dtype", None), "names", None) for v in u.values())),
+    "records": (
+        uns(),
+        lambda u: any(isinstance(v, np.ndarray) and v.dtype.names for v in u.values()),
+    ),
     "unsorted": (sparse_matrices((4, 6)), lambda m: not m.has_sorted_indices),
     "csc": (sparse_matrices((4, 6)), lambda m: m.format == "csc"),
     "wide indices": (sparse_matrices((4, 6)), lambda m: m.indices.dtype == np.int64),

@@ -25,8 +25,8 @@ from scio._storage.keys import escape_key, unescape_key
 from scio.errors import ScioWarning, TargetExistsError
 from scio.io import _streams
 from scio.io.writer import DenseStream, SparseStream, StorageOptions, new_file
-from tests.io.compare import Comparison
 from scio.testing import assert_equal
+from tests.io.compare import Comparison
 from tests.io.test_writer import odd_obs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for Awkward")
