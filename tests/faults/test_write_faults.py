@@ -105,7 +105,7 @@ def test_folders_that_cannot_be_made(faults):
     assert (row["status"], row["errno"], row["others"]) == (IO_WRITE_ERROR, errno.ENOSPC, [])
 
 
-@pytest.mark.parametrize(("writer", "step"), [("write_h5ad", 1), ("fast layout", 4)])
+@pytest.mark.parametrize(("writer", "step"), [("write_h5ad", 2), ("fast layout", 5)])
 def test_half_a_write_is_completed(faults, writer, step):
     n_calls, new = faults.count(writer, "pwrite64")
     assert n_calls > 50
@@ -128,7 +128,8 @@ def test_an_interrupted_call_is_made_again(faults, writer, calls):
     for call in calls:
         n_calls, new = faults.count(writer, call)
         assert n_calls > 0
-        for row in faults.sweep(writer, call, range(1, n_calls + 1), errno=errno.EINTR, once=True):
+        ks = range(1, n_calls + 1, 3 if call == "pwrite64" else 1)
+        for row in faults.sweep(writer, call, ks, errno=errno.EINTR, once=True):
             assert (row["status"], row["sha256"], row["others"]) == (0, new, []), row
 
 
@@ -166,16 +167,19 @@ def test_memory_ends_at_the_kth_allocation_of_ours(faults, writer, once):
 def test_objects_in_memory(object_faults):
     for writer in ("AnnData", "AnnData, no compression"):
         n_calls, new = object_faults.count(writer, "any")
-        for row in object_faults.sweep(writer, "any", range(1, n_calls + 1, 5), errno=errno.EIO):
+        for row in object_faults.sweep(writer, "any", range(1, n_calls + 1, 9), errno=errno.EIO):
             assert_raised_or_whole(row, new, errno.EIO, n_others=1)
-        n_calls, _ = object_faults.count(writer, "alloc", path="/scio/_")
-        how = {"path": "/scio/_", "errno": errno.ENOMEM}
-        for row in object_faults.sweep(writer, "alloc", range(1, n_calls + 1), **how):
-            # inside a callback of libhdf5's it is a failure to write, with that errno
-            is_memory = row["status"] == MEMORY_ERROR or row["errno"] == errno.ENOMEM
-            assert row["status"] == 0 or is_memory, row
-            assert row["sha256"] == (new if row["status"] == 0 else OLD), row
-            assert row["others"] == [], row
+
+
+def test_memory_ends_while_an_object_is_written(object_faults):
+    n_calls, new = object_faults.count("AnnData", "alloc", path="/scio/_")
+    how = {"path": "/scio/_", "errno": errno.ENOMEM}
+    for row in object_faults.sweep("AnnData", "alloc", range(1, n_calls + 1), **how):
+        # inside a callback of libhdf5's it is a failure to write, with that errno
+        is_memory = row["status"] == MEMORY_ERROR or row["errno"] == errno.ENOMEM
+        assert row["status"] == 0 or is_memory, row
+        assert row["sha256"] == (new if row["status"] == 0 else OLD), row
+        assert row["others"] == [], row
 
 
 def test_the_new_file_is_the_one_meant(object_faults):

@@ -224,18 +224,14 @@ def test_rows_in_any_order_and_more_than_once(tmp_path):
 
 
 def test_frames_wider_than_one_object_header(tmp_path):
-    """column-order beyond 64 KiB: libhdf5 keeps it elsewhere; ours and anndata's files alike."""
-    n = 4_100
-    obs = pd.DataFrame(
-        {f"a column with a long name {i}": [i, -i] for i in range(n)}, index=["x", "y"]
-    )
-    adata = anndata.AnnData(np.zeros((2, 1), "f4"), obs=obs)
-    scio.write_h5ad(adata, tmp_path / "ours.h5ad")
-    for path in (tmp_path / "ours.h5ad",):
-        assert_equal(scio.read_h5ad(path), adata)
-        pd.testing.assert_frame_equal(anndata.read_h5ad(path).obs, obs)
-        with scio.open(path) as f:
-            assert f.obs.columns == list(obs.columns)
+    """column-order beyond 64 KiB lies elsewhere; that anndata reads it, test_writer.py shows."""
+    n, path = 4_100, tmp_path / "x.h5ad"
+    columns = {f"a column with a long name {i}": [i, -i] for i in range(n)}
+    adata = anndata.AnnData(np.zeros((2, 1), "f4"), obs=pd.DataFrame(columns, index=["x", "y"]))
+    scio.write_h5ad(adata, path)
+    assert_equal(scio.read_h5ad(path), adata)
+    with scio.open(path) as f:
+        assert f.obs.columns == list(columns)
 
 
 def test_a_slash_in_a_key_is_no_group(tmp_path):
