@@ -115,9 +115,11 @@ def dense_blocks(
 
 
 def _read_dense(handle: MatrixHandle, index: NDArray[np.int64]) -> NDArray[Any]:
+    if not len(index):
+        return np.empty((0, handle.n_cols), dtype=handle.dtype)
     dataset = handle._file.dataset(handle.path)
-    blocks = list(windows_of_dense(dataset, index, 1 << 62))
-    return blocks[0]
+    (block,) = windows_of_dense(dataset, index, 1 << 62)
+    return block
 
 
 def _dense_rows(

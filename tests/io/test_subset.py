@@ -18,8 +18,8 @@ import scio
 from scio.errors import CorruptFileError, KeyNotFoundError
 from scio.io import subset
 from scio.io.subset import estimate_subset, write_subset
+from scio.testing import assert_equal
 from tests.io.large import canonical, in_layout, small_adata
-from tests.io.same import assert_equal
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*old version of AnnData",

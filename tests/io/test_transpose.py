@@ -16,8 +16,8 @@ import scio
 from scio.errors import CorruptFileError, IOWriteError, KeyNotFoundError, UnsupportedError
 from scio.io import transpose
 from scio.io.transpose import transpose_on_disk
+from scio.testing import assert_equal
 from tests.io.large import in_layout, small_adata
-from tests.io.same import assert_equal
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*old version of AnnData", "ignore:.*without encoding metadata", "ignore:.*not unique"
