@@ -221,6 +221,8 @@ py_spec_finish(const py_state *state, py_spec *spec)
                 (long long)c->max_genes);
     else if (c->is_library_size && !(c->target_sum > 0 && isfinite(c->target_sum)))
         py_fail(state, SCIO_EINVAL, "target_sum is %g, expected a positive number", c->target_sum);
+    else if (c->cell_scale != NULL && c->is_library_size)
+        py_fail(state, SCIO_EINVAL, "cell_scale and library_size exclude each other");
     else if (c->id_mask != NULL && (int64_t)spec->id_mask.n_items != c->n_ids)
         py_fail(state, SCIO_EINVAL, "id_mask has %zu entries, expected n_ids = %lld",
                 spec->id_mask.n_items, (long long)c->n_ids);

@@ -606,7 +606,7 @@ static PyGetSetDef file_members[] = {
 
 static PyType_Slot file_slots[] = {
     {Py_tp_doc,
-     (void *)(uintptr_t) "File(source, /, *, nbytes=-1, name='')\n--\n\n"
+     (void *)(uintptr_t) "File(source, /, *, nbytes=-1, name='', salvage=False)\n--\n\n"
                          "An HDF5 file opened by scio's own parser; objects are named by path.\n\n"
                          "Thread-safe at method level."},
     PY_SLOT(Py_tp_new, file_new),

@@ -87,6 +87,8 @@ def dense_blocks(
     max_memory: int,
 ) -> Iterator[NDArray[Any]]:
     """Dense pieces behind one another along an axis, in windows of rows."""
+    if not any(piece.has_holes(shape[1 - axis]) for piece in pieces):
+        fill = 0  # seen by nobody; integers take no NaN
     row_nbytes = max(1, shape[1] * dtype.itemsize)
     n_rows = max(1, max_memory // _DENSE_COPIES // row_nbytes)
     with Progress(shape[0], unit="rows", what=f"concatenating {name}") as progress:
@@ -113,9 +115,11 @@ def dense_blocks(
 
 
 def _read_dense(handle: MatrixHandle, index: NDArray[np.int64]) -> NDArray[Any]:
+    if not len(index):
+        return np.empty((0, handle.n_cols), dtype=handle.dtype)
     dataset = handle._file.dataset(handle.path)
-    blocks = list(windows_of_dense(dataset, index, 1 << 62))
-    return blocks[0]
+    (block,) = windows_of_dense(dataset, index, 1 << 62)
+    return block
 
 
 def _dense_rows(

@@ -23,6 +23,7 @@ from scio.io._plain import Compressed, DenseParts, Members, SparseParts
 from scio.io._profiles import Profile, WriteReport
 from scio.io.h5ad import AnnDataFile, MatrixHandle
 from scio.io.hdf5 import HDF5File
+from scio.io.transpose import transposed
 from scio.io.write import mark_of
 from scio.io.writer import Context, StorageOptions, published_file, write_element
 from scio.matrix import CSR
@@ -159,8 +160,8 @@ def convert(
 
     Notes
     -----
-    From ``.h5ad`` to ``.h5ad``, memory is bounded, but for files of anndata before 0.8, and matrices
-    that are turned over (CSR to CSC or back), which are held whole.  Other sources are read first.
+    From ``.h5ad`` to ``.h5ad``, memory is bounded, but for files of anndata before 0.8, and a dense X
+    that becomes CSC.  Other sources are read first.
 
     Examples
     --------
@@ -240,6 +241,9 @@ class _Values:
         """A matrix in its new layout and type."""
         if value is None:
             return None
+        is_stored = isinstance(value, MatrixHandle) and value.format in _LAYOUTS
+        if self.layout is not None and is_stored and value.format != self.layout:
+            value = transposed(value)  # from file to file
         parts = _parts_of(value, name)
         if isinstance(parts, (SparseParts, DenseParts)):
             parts = self._laid_out(name, parts)

@@ -126,7 +126,8 @@ def recipe(
     The same bits as `calculate_qc_metrics`, `filter_cells`, `filter_genes`,
     ``highly_variable_genes(…, target_sum=…)`` on the counts left, `normalize_total` and `log1p` give one
     after another in memory, for any number of threads and any `max_memory`.  The file is decoded once
-    when nothing is filtered, else twice; once more for ``target_sum=None`` with filtered genes, for
+    when no gene is left out (which the first window must show, and cells may be left out without
+    `batch_key` only), else twice; once more for ``target_sum=None`` where genes are left out, for
     ``subset=True``, for flavour ``pearson_residuals``, and to write several files.
     ``uns["scio"]["recipe"]`` of the output holds parameters, version and inputs; `repeat_recipe` runs
     it again.

@@ -80,22 +80,29 @@ class Output:
         """Whether the matrix is in the file."""
         return self._values is not None
 
-    def begin(self, source: Source, target: float, genes: NDArray[np.bool_] | None = None) -> None:
-        """Make room for the matrix of `source`, brought to `target`; for some of its genes only."""
+    def begin(
+        self,
+        source: Source,
+        target: float,
+        genes: NDArray[np.bool_] | None = None,
+        *,
+        n_obs: int | None,
+    ) -> None:
+        """Make room for `n_obs` cells (None: as many as come) and all or some genes of `source`."""
         self._target, self._n_vars = target, source.n_vars
         self._dtype = "float64" if source.dtype == np.float64 else "float32"
         n_written = source.n_vars
         if genes is not None:
             n_written = int(genes.sum())
             self._place = np.where(genes, np.cumsum(genes) - 1, -1).astype(np.int32)
-        shape = (source.n_obs, n_written)
+        shape = (n_obs, n_written)
         self._values = self._stream("/X", shape, self._dtype)
         if self._counts_layer is not None:
             self._writer.group("/layers")
             tag(self._writer, "/layers", "dict", "0.1.0")
             self._counts = self._stream(f"/layers/{self._counts_layer}", shape, source.dtype)
 
-    def _stream(self, path: str, shape: tuple[int, int], dtype: Any) -> SparseStream:
+    def _stream(self, path: str, shape: tuple[int | None, int], dtype: Any) -> SparseStream:
         return SparseStream(
             self._writer,
             path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,9 @@ from scio import _core
 from scio.io import AnnDataFile, read_element
 from scio.pp._anndata import state_of
 from scio.pp._matrix import Rows
-from scio.pp._recipe_output import Kept, rows_of
+from scio.pp._recipe_output import Kept, Output, rows_of
 from scio.pp._source import BLOCK_ROWS, Block, Source, open_source
-from scio.pp._streams import Subset, Watched
+from scio.pp._streams import Rows4096, Subset, Watched
 from scio.pp.qc import checked_tops, count_cells
 from scio.pp.stats import Feed, GeneStats
 
@@ -98,16 +99,18 @@ def survey_source(
     source: Source,
     s: Settings,
     work: Work,
-    watchers: Iterable[Callable[[Block], None]] = (),
+    early: Early | None = None,
 ) -> Survey:
     """Quality control, and which cells stay."""
     if s.batch_key is not None:
         source._checked_column("obs", s.batch_key)
     flags = {name: flag_of(source, name, start) for name, start in s.qc_vars.items()}
     tops = checked_tops(None if s.percent_top is None else tuple(s.percent_top), source)
-    gate = _Gate(source.n_obs, source.n_vars, s, work.threads)
-    seen = list(watchers) + ([gate] if s.filters_cells else [])
-    watched = Watched(source, *seen, n_rows=window(source, work))
+    gate = Gate(source.n_obs, source.n_vars, s, work.threads)
+    watchers: list[Callable[[Block], None]] = [gate] if s.filters_cells else []
+    if early is not None:
+        watchers.append(functools.partial(early.add, gate))
+    watched = Watched(source, *watchers, n_rows=window(source, work))
     obs, stats = count_cells(watched, tops, flags, threads=work.threads, progress=work.progress)
     _check_state(file, stats, s.layer)
     if stats.facts["n_negative"]:
@@ -119,7 +122,7 @@ def survey_source(
     return Survey(obs, stats, gate.cells, n_cells, stats.sums()[0] - gate.sums_dropped)
 
 
-class _Gate:
+class Gate:
     """Decides for each cell as it passes, and counts the genes of those that are turned away."""
 
     def __init__(self, n_obs: int, n_vars: int, s: Settings, threads: int) -> None:
@@ -131,7 +134,11 @@ class _Gate:
     def __call__(self, block: Block) -> None:
         n_vars = len(self.n_cells_dropped)
         rows = rows_of(block, n_vars)
-        totals, n_genes, _ = _core.row_totals(*rows.arrays, shape=rows.shape, threads=self._threads)
+        totals, n_genes, facts = _core.row_totals(
+            *rows.arrays, shape=rows.shape, threads=self._threads
+        )
+        if facts["first_infinite"] >= 0:
+            return  # quality control will say where
         kept = np.ones(block.n_rows, dtype=np.bool_)
         for numbers, (low, high) in zip((n_genes, totals), CELL_LIMITS.values(), strict=True):
             least, most = getattr(self._settings, low), getattr(self._settings, high)
@@ -149,6 +156,65 @@ class _Gate:
             numbers, _ = _core.column_sums(*part.arrays, "positive", shape=part.shape)
         self.n_cells_dropped += numbers.astype(np.int64)
         self.sums_dropped += _core.column_sums(*part.arrays, "sum", shape=part.shape)[0]
+
+
+class Early:
+    """Statistics and output in the first pass, where it is certain early that no gene will go.
+
+    Genes are only left out for being in too few cells.  When none is after the first window, none
+    will be in the end.
+
+    Parameters
+    ----------
+    source : Source
+    feed : Feed
+        Gets the cells kept.
+    output : Output, optional
+        Gets them, too.
+    settings : Settings
+    """
+
+    def __init__(
+        self, source: Source, feed: Feed, output: Output | None, settings: Settings
+    ) -> None:
+        self._source, self._feed, self._output = source, feed, output
+        self._settings = settings
+        self._rows = Rows4096(source.n_vars)
+        self._everything = np.ones(source.n_vars, dtype=np.bool_)
+        self._is_given_up = False
+
+    def add(self, gate: Gate, block: Block) -> None:
+        """Take the next rows of the source, of which `gate` has decided."""
+        least = self._settings.min_cells
+        if block.start == 0 and least is not None:
+            rows = rows_of(block, self._source.n_vars)
+            _, _, facts = _core.row_totals(*rows.arrays, shape=rows.shape)
+            if facts["first_infinite"] >= 0 or facts["has_duplicates"]:
+                self._is_given_up = True
+                return
+            numbers, _ = _core.column_sums(*rows.arrays, "positive", shape=rows.shape)
+            self._is_given_up = bool(np.any(numbers - gate.n_cells_dropped < least))
+        if self._is_given_up:
+            return
+        if block.start == 0 and self._output is not None:
+            assert self._settings.target_sum is not None
+            self._output.begin(self._source, self._settings.target_sum, n_obs=None)
+        part = Subset(self._source, gate.cells, self._everything)
+        self._pass_on(self._rows.push(part.cut(block)))
+
+    def _pass_on(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            self._feed.add(block)
+            if self._output is not None:
+                self._output.add(block)
+
+    def result(self, cells: NDArray[np.bool_]) -> GeneStats | None:
+        """Return the statistics of the cells kept; None when they could not be taken."""
+        if self._is_given_up or not cells.any():
+            return None  # of no cells, which is refused later
+        self._pass_on(self._rows.flush())
+        self._feed.narrow(Subset(self._source, cells, self._everything), cells)
+        return self._feed.result()
 
 
 def flag_of(source: Source, name: str, start: str | None) -> NDArray[np.bool_]:

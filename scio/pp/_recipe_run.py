@@ -22,6 +22,7 @@ from scio.pp import hvg
 from scio.pp._recipe_output import Kept, Output
 from scio.pp._recipe_passes import (
     Columns,
+    Early,
     Settings,
     Survey,
     Work,
@@ -32,7 +33,7 @@ from scio.pp._recipe_passes import (
     survey_source,
     window,
 )
-from scio.pp._source import Block, Source, open_source
+from scio.pp._source import Source, open_source
 from scio.pp._streams import Subset, Watched
 from scio.pp.normalize import median_of_totals
 from scio.pp.qc import gene_columns
@@ -177,11 +178,11 @@ class Run:
         quality.check_counts("a recipe")
         cells = np.concatenate([survey.cells for survey in surveys])
         self._check_left(quality, cells, genes)
-        is_all = bool(cells.all() and genes.all())
+        assert stats is None or genes.all()
         target = s.target_sum
         if target is None and genes.all():
             target = median_of_totals(quality.totals[cells], quality.name)
-        if stats is None or not is_all:
+        if stats is None:
             stats, target = self._second_pass(sources, kept, outputs, target)
         elif target is None:
             target = median_of_totals(stats.totals, stats.name)
@@ -206,17 +207,20 @@ class Run:
         if len(files) > 1 or self.each is not one_by_one:
             calls = [(path, s, work) for path in self.paths]
             return self.each(survey_file, calls), None
-        is_filtered = s.filters_cells or s.filters_genes
-        watchers: list[Callable[[Block], None]] = []
-        feed = None
-        if not (s.needs_target and s.target_sum is None) and not (is_filtered and outputs):
-            feed = feed_of(sources[0], s, s.target_sum, work)
-            watchers.append(feed.add)
-        if feed is not None and outputs and s.target_sum is not None and not s.subset:
-            outputs[0].begin(sources[0], s.target_sum)
-            watchers.append(outputs[0].add)
-        survey = survey_source(files[0], sources[0], s, work, watchers)
-        return [survey], None if feed is None else feed.result()
+        early = self._early(sources[0], outputs)
+        survey = survey_source(files[0], sources[0], s, work, early)
+        return [survey], None if early is None else early.result(survey.cells)
+
+    def _early(self, source: Source, outputs: list[Output]) -> Early | None:
+        """What the first pass may do besides quality control."""
+        s = self.settings
+        is_known = s.target_sum is not None
+        if (s.needs_target and not is_known) or s.min_gene_counts is not None:
+            return None
+        if s.filters_cells and s.batch_key is not None:
+            return None  # batches may lose all cells
+        output = outputs[0] if outputs and is_known and not s.subset else None
+        return Early(source, feed_of(source, s, s.target_sum, self.work), output, s)
 
     def _second_pass(
         self,
@@ -231,13 +235,14 @@ class Run:
             totals = self._merged(kept, 1.0)
             target = median_of_totals(totals.totals, totals.name)
         is_local = len(sources) == 1 and self.each is one_by_one
-        if not (is_local and outputs and target is not None and not s.subset):
+        is_open = bool(outputs) and not outputs[0].is_streamed
+        if not (is_local and is_open and target is not None and not s.subset):
             stats = self._merged(kept, target)
             if target is None:
                 target = median_of_totals(stats.totals, stats.name)
             return stats, target
         part = self._part(sources[0], kept[0])
-        outputs[0].begin(part, target)
+        outputs[0].begin(part, target, n_obs=part.n_obs)
         watched = Watched(part, outputs[0].add)
         feed = feed_of(watched, s, target, work)
         self.n_passes += 1
@@ -349,7 +354,8 @@ class Run:
     ) -> None:
         """A pass that only writes; totals are those of all genes kept, also where a subset is written."""
         part = self._part(source, kept)
-        output.begin(part, target, genes[kept.genes] if self.settings.subset else None)
+        written = genes[kept.genes] if self.settings.subset else None
+        output.begin(part, target, written, n_obs=part.n_obs)
         for block in part.blocks(check=False):
             output.add(block)
 

@@ -40,14 +40,17 @@ class Subset(Source):
     ) -> None:
         self._source, self._n_rows = source, n_rows
         self._is_kept = cells
-        self._rows = np.flatnonzero(cells).astype(np.int64)
         self._genes = np.flatnonzero(genes)
         self._place: NDArray[np.int32] | None = None
         if not genes.all():
             self._place = np.full(len(genes), -1, dtype=np.int32)
             self._place[self._genes] = np.arange(len(self._genes), dtype=np.int32)
-        self.n_obs, self.n_vars = len(self._rows), len(self._genes)
+        self.n_obs, self.n_vars = int(np.count_nonzero(cells)), len(self._genes)
         self.dtype, self.name, self.is_file = source.dtype, source.name, source.is_file
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self._is_kept).astype(np.int64)
 
     @cached_property
     def obs_names(self) -> NDArray[Any]:
@@ -67,35 +70,16 @@ class Subset(Source):
 
     def blocks(self, n_rows: int | None = None, *, check: bool = True) -> Iterator[Block]:
         """Iterate over the cells kept; see `Source.blocks`."""
-        start = 0
-        waiting: list[_Arrays] = []  # fewer than 4,096 rows in all
-        n_waiting = 0
+        rows = Rows4096(self.n_vars)
         for block in self._source.blocks(self._n_rows, check=False):
-            data, indices, indptr = self._cut(block)
-            begin, n_new = 0, len(indptr) - 1
-            if n_waiting:
-                begin = min(n_new, BLOCK_ROWS - n_waiting)
-                waiting.append(_slice((data, indices, indptr), 0, begin, copy=True))
-                n_waiting += begin
-                if n_waiting < BLOCK_ROWS:
-                    continue
-                yield self._block(start, _joined(waiting), check=check)
-                start += BLOCK_ROWS
-                waiting, n_waiting = [], 0
-            whole = begin + (n_new - begin) // BLOCK_ROWS * BLOCK_ROWS
-            step = max(whole - begin, 1) if n_rows is None else n_rows
-            for first in range(begin, whole, step):
-                last = min(first + step, whole)
-                yield self._block(start, _slice((data, indices, indptr), first, last), check=check)
-                start += last - first
-            if whole < n_new:
-                waiting.append(_slice((data, indices, indptr), whole, n_new, copy=True))
-                n_waiting = n_new - whole
-            del block, data, indices, indptr
-        if n_waiting:
-            yield self._block(start, _joined(waiting), check=check)
+            for piece in rows.push(self.cut(block)):
+                yield from _split(piece, n_rows, self.n_vars, check=check)
+            del block
+        for piece in rows.flush():
+            yield from _split(piece, n_rows, self.n_vars, check=check)
 
-    def _cut(self, block: Block) -> _Arrays:
+    def cut(self, block: Block) -> _Arrays:
+        """Return data, indices, indptr of what stays of a block of the source."""
         kept = self._is_kept[block.start : block.stop]
         rows = None if kept.all() else np.flatnonzero(kept).astype(np.int64)
         if rows is None and self._place is None:
@@ -109,14 +93,6 @@ class Subset(Source):
             self.n_vars,
             shape=(block.n_rows, self._source.n_vars),
         )
-
-    def _block(self, start: int, arrays: _Arrays, *, check: bool) -> Block:
-        n_rows = len(arrays[2]) - 1
-        is_canonical = False
-        if check:
-            is_sorted, has_duplicates = _core.csr_validate(*arrays, shape=(n_rows, self.n_vars))
-            is_canonical = is_sorted and not has_duplicates
-        return Block(start, start + n_rows, *arrays, is_canonical)
 
     def take(self, rows: NDArray[np.int64]) -> _Arrays:
         data, indices, indptr = self._source.take(self._rows[rows])
@@ -170,6 +146,57 @@ class Watched(Source):
 
     def take(self, rows: NDArray[np.int64]) -> _Arrays:
         return self._source.take(rows)
+
+
+class Rows4096:
+    """Rows that come in any number leave as blocks that begin at multiples of 4,096."""
+
+    def __init__(self, n_vars: int) -> None:
+        self._n_vars, self._start = n_vars, 0
+        self._waiting: list[_Arrays] = []  # fewer than 4,096 rows in all
+        self._n_waiting = 0
+
+    def push(self, arrays: _Arrays) -> Iterator[Block]:
+        """Take data, indices, indptr of the next rows; give what is complete."""
+        begin, n_new = 0, len(arrays[2]) - 1
+        if self._n_waiting:
+            begin = min(n_new, BLOCK_ROWS - self._n_waiting)
+            self._wait(arrays, 0, begin)
+            if self._n_waiting == BLOCK_ROWS:
+                yield from self.flush()
+        whole = begin + (n_new - begin) // BLOCK_ROWS * BLOCK_ROWS
+        if whole > begin:
+            yield self._block(_slice(arrays, begin, whole))
+        if whole < n_new:
+            self._wait(arrays, whole, n_new)
+
+    def flush(self) -> Iterator[Block]:
+        """Give what still waits, however few rows."""
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
+        if waiting:
+            yield self._block(_joined(waiting))
+
+    def _wait(self, arrays: _Arrays, start: int, stop: int) -> None:
+        self._waiting.append(_slice(arrays, start, stop, copy=True))
+        self._n_waiting += stop - start
+
+    def _block(self, arrays: _Arrays) -> Block:
+        start = self._start
+        self._start += len(arrays[2]) - 1
+        return Block(start, self._start, *arrays, False)
+
+
+def _split(block: Block, n_rows: int | None, n_vars: int, *, check: bool) -> Iterator[Block]:
+    """A block in pieces of `n_rows`, checked."""
+    arrays = (block.data, block.indices, block.indptr)
+    for first in range(0, block.n_rows, n_rows or block.n_rows):
+        last = min(first + (n_rows or block.n_rows), block.n_rows)
+        part = _slice(arrays, first, last)
+        is_canonical = False
+        if check:
+            is_sorted, has_duplicates = _core.csr_validate(*part, shape=(last - first, n_vars))
+            is_canonical = is_sorted and not has_duplicates
+        yield Block(block.start + first, block.start + last, *part, is_canonical)
 
 
 def _core_indices(indices: NDArray[Any]) -> NDArray[Any]:

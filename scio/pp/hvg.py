@@ -725,7 +725,7 @@ def _frame(
     found: flavors.Table, names: NDArray[Any], note: dict[str, Any], *, subset: bool
 ) -> pd.DataFrame:
     pandas = require("pandas", "highly_variable_genes with inplace=False")
-    frame = pandas.DataFrame(_ordered(found), index=pandas.Index(names))
+    frame: pd.DataFrame = pandas.DataFrame(_ordered(found), index=pandas.Index(names))
     frame.attrs["scio"] = _plain(note)
     return frame.loc[found.chosen] if subset else frame
 

@@ -539,6 +539,10 @@ class Feed:
                 self.add(block)
                 bar.update(block.n_rows)
 
+    def narrow(self, source: Source, cells: NDArray[np.bool_]) -> None:
+        """Say that only these cells of the first source came, which are `source`."""
+        self.source, self._codes = source, self._codes[cells]
+
     def cells(self) -> tuple[Floats, Ints, Floats | None, Floats | None]:
         """Return totals, detected genes, sums of top genes and of gene sets of every cell.
 

@@ -264,6 +264,79 @@ TEST(the_cells_of_the_plan_are_those_that_come)
     }
 }
 
+static double
+factor_of_cell(int64_t cell)
+{
+    return 1.0 / (0.7 + (double)(cell % 13) / 3);
+}
+
+static void
+check_scaled(const data_set *d, const scio_batch *batch)
+{
+    static float by_id[N_IDS];
+
+    for (int64_t i = 0; i < batch->n_cells; i++) {
+        const int64_t cell = ((const int64_t *)scio_buf_data(batch->index))[i];
+        const size_t s = set_of(d, cell);
+
+        expect_row(d->sets[s], s, cell - d->first[s], by_id);
+        for (size_t id = 0; id < N_IDS; id++)
+            by_id[id] = (float)((double)by_id[id] * factor_of_cell(cell));
+        check_csr_row(cell, batch->indptr, batch->gene_indices, batch->expression, i, by_id);
+    }
+}
+
+/* How many cells come until the end or an error. */
+static int64_t
+run_scaled(const data_set *d, scio_loader *loader, scio_error *err)
+{
+    int64_t n_cells = 0;
+
+    for (int take = SCIO_TAKE_ITEM; take != SCIO_TAKE_END;) {
+        scio_batch batch;
+
+        if (scio_loader_next(loader, 100, &take, &batch, err) != SCIO_OK)
+            break;
+        if (take == SCIO_TAKE_ITEM) {
+            n_cells += batch.n_cells;
+            check_scaled(d, &batch);
+        }
+        scio_batch_clear(&batch);
+    }
+    return n_cells;
+}
+
+TEST(factors_of_cells_go_by_global_id_and_are_the_loaders_own)
+{
+    const char *const names[] = {"f8", "dense", "f4"};
+
+    for (int in_memory = 0; in_memory < 2; in_memory++) {
+        data_set d;
+        double *factors = NULL;
+        scio_error err = SCIO_ERROR_INIT;
+
+        set_up(&d, names, 3, in_memory);
+        const size_t n_all = (size_t)d.first[3];
+        CHECK(scio_mem_alloc(n_all, sizeof *factors, &factors, NULL) == SCIO_OK);
+        for (size_t i = 0; i < n_all; i++)
+            factors[i] = factor_of_cell((int64_t)i);
+        d.spec.cell_scale = factors;
+        d.spec.n_cell_scale = n_all;
+        scio_loader *const loader = must_make(&d, NULL, 0);
+        d.spec.n_cell_scale = n_all - 1; /* the last cell has none */
+        scio_loader *const lacking = must_make(&d, NULL, 0);
+        scio_mem_free(factors);
+        CHECK(run_scaled(&d, loader, &err) == (int64_t)n_all);
+        CHECK_CLEAR(err.message);
+        CHECK(run_scaled(&d, lacking, &err) < (int64_t)n_all);
+        CHECK(err.code == SCIO_EINVAL);
+        CHECK_STR(err.message, "none for cell");
+        scio_loader_free(loader);
+        scio_loader_free(lacking);
+        tear_down(&d);
+    }
+}
+
 /* ---- faults ---- */
 
 TEST(a_corrupt_chunk_is_an_error_at_its_batch_or_its_cells_are_left_out)
@@ -434,6 +507,10 @@ TEST(no_cells_are_an_epoch_without_batches)
 
 TEST(every_failing_allocation_is_an_error_and_nothing_leaks_or_hangs)
 {
+    static double ones[MAX_CELLS];
+
+    for (size_t i = 0; i < MAX_CELLS; i++)
+        ones[i] = 1;
     for (int round = 0; round < 4; round++) { /* inline and with threads */
         const int given = round % 2;
         const int64_t cells[] = {3, 9, 130, 3, 200, 160}, offsets[] = {0, 2, 6};
@@ -449,6 +526,9 @@ TEST(every_failing_allocation_is_an_error_and_nothing_leaks_or_hangs)
             d.options.given_cells = cells;
             d.options.given_offsets = offsets;
             d.options.n_given = 2;
+        } else {
+            d.spec.cell_scale = ones;
+            d.spec.n_cell_scale = MAX_CELLS;
         }
         const int64_t n_bufs = scio_stats_get(SCIO_STAT_live_bufs);
         for (; status != SCIO_OK && k < 20000; k++) {

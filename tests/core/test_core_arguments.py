@@ -218,6 +218,12 @@ def test_a_matrix_names_what_is_wrong_with_rows(counts: Counts) -> None:
         ),
         ({"id_mask": np.ones(44, bool)}, TypeError, "id_mask is bool, expected uint8"),
         ({"seed": 2**64}, ValueError, "seed is out of range"),
+        ({"cell_scale": np.ones(40, np.float32)}, TypeError, "cell_scale is float32, expected"),
+        (
+            {"cell_scale": np.ones(400), "library_size": True},
+            ValueError,
+            "cell_scale and library_size exclude each other",
+        ),
     ],
 )
 def test_a_batch_specification_is_checked(

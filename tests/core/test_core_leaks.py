@@ -51,6 +51,7 @@ def read_through_a_callable():
 
 def run_a_loader():
     options = LOADER | {"id_mask": np.ones(N_COLS + 4, np.uint8), "cells": np.arange(200)}
+    options["cell_scale"] = np.ones(N_ROWS)
     loader = _core.Loader([MATRIX], [gene_map()], **options)
     loader.next()
     loader.plan()

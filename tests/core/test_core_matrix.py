@@ -67,8 +67,8 @@ def test_rows_of_plain_storage_are_read_as_they_lie(tmp_path, chunks, order, no_
     file = _core.File(str(tmp_path / "x.h5"))
     matrix = _core.Matrix.open_sparse(file, "/X", shape=csr.shape)
     for rows in ([3999, 0, 1700, 0], np.arange(7, 4000, 900), [5], range(4000)):
-        rows = np.array(rows)
-        assert_rows(matrix.take(rows), csr[rows])
+        wanted_rows = np.array(rows)
+        assert_rows(matrix.take(wanted_rows), csr[wanted_rows])
     matrix = _core.Matrix.open_sparse(file, "/X", shape=csr.shape)  # nothing is cached
     before = _core.stats()["nbytes_read"]
     matrix.take(np.array([100, 3000]))

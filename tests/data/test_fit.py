@@ -134,6 +134,12 @@ def test_the_source_may_be_anything_and_gives_the_same(full_adata, full_h5ad, tm
     dense = full_adata.copy()
     dense.X = dense.X.toarray().astype(np.int32)
     assert fitted(dense) == expected
+    by_columns = full_adata.copy()
+    by_columns.X = sp.csc_matrix(by_columns.X)
+    columns = rewrite(by_columns, tmp_path / "csc.h5ad")
+    stored_dense = rewrite(dense, tmp_path / "dense.h5ad")
+    for source in (columns, [columns], stored_dense, [stored_dense], [dense], [by_columns]):
+        assert fitted(source) == expected
     csr = fitted(scio.CSR.from_scipy(full_adata.X))
     assert csr.selected_genes == [name.removeprefix("gene") for name in expected.selected_genes]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import scio
 from scio.data import CellDataset, PreprocessingPipeline
-from scio.errors import IOFormatError, NotFittedError
+from scio.errors import IOFormatError, NotFittedError, ScioWarning
 
 NAMES = ["a", "b", "c", "d"]
 COUNTS = np.array([[10, 0, 30, 60], [0, 0, 0, 0], [1, 2, 3, 4]], dtype=np.float32)
@@ -85,3 +86,24 @@ def test_json_round_trip_is_exact(tmp_path):
     (tmp_path / "bad.json").write_text('{"normalise": null}')
     with pytest.raises(IOFormatError, match="normalize"):
         PreprocessingPipeline.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_float64_has_the_bits_of_scio_pp(log):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (50, 8)) * rng.random((50, 8))
+    got, _ = PreprocessingPipeline(log1p=log)(counts, list("abcdefgh"))
+    with pytest.warns(ScioWarning, match="no integers"):
+        expected = scio.pp.normalize_total(counts, target_sum=1e4)
+    expected = scio.pp.log1p(expected) if log else expected
+    assert got.dtype == np.float64
+    assert got.tobytes() == expected.tobytes()
+    assert (
+        got[7].tobytes()
+        == PreprocessingPipeline(log1p=log)(counts[7], list("abcdefgh"))[0].tobytes()
+    )
+
+
+def test_a_dict_with_an_unknown_key_is_refused():
+    with pytest.raises(ValueError, match="unknown key 'fited'"):
+        PreprocessingPipeline.from_dict({"fited": None})

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from scio.io.writer import SparseStream, StorageOptions, Table, new_file, write_root
 
 ROOT = Path(__file__).resolve().parents[2]
-N_CELLS, N_GENES, N_PER_CELL = 40_000, 3_000, 625  # 200 MB as float32 and int32
+N_CELLS, N_GENES, N_PER_CELL = 20_000, 3_000, 625  # 100 MB as float32 and int32
 
 
 def write_large(path: Path, *, n_cells: int = N_CELLS) -> None:

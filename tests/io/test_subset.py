@@ -18,8 +18,8 @@ import scio
 from scio.errors import CorruptFileError, KeyNotFoundError
 from scio.io import subset
 from scio.io.subset import estimate_subset, write_subset
+from scio.testing import assert_equal
 from tests.io.large import canonical, in_layout, small_adata
-from tests.io.same import assert_equal
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*old version of AnnData",
@@ -28,15 +28,17 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*are written with",
 )
 
-_TOO_LARGE = 3_000_000  # the whole corpus is a matter of the nightly run
+_TOO_LARGE = 3_000_000
+_SMALL = 200_000
 
 
 def _expected(adata: anndata.AnnData, obs: Any, var: Any, path: Path) -> anndata.AnnData:
     """Index, copy, write and read with anndata."""
-    everything = slice(None)
-    part = adata
-    if obs is not None or var is not None:
-        part = adata[everything if obs is None else obs, everything if var is None else var].copy()
+    part = adata  # one axis after the other: SciPy fails at a mask with a slice of steps
+    if obs is not None:
+        part = part[obs].copy()
+    if var is not None:
+        part = part[:, var].copy()
     part.write_h5ad(path, convert_strings_to_categoricals=False)
     return canonical(anndata.read_h5ad(path))
 
@@ -64,7 +66,8 @@ def test_real_files_equal_anndata(shared_data: Path, tmp_path: Path, pattern: st
             cells = np.sort(rng.permutation(whole.n_obs)[: whole.n_obs // 2])
             genes = rng.permutation(whole.n_vars)[: max(1, whole.n_vars // 3)]
             _assert_subset(source, tmp_path, cells, genes, whole)
-            _assert_subset(source, tmp_path, None, None, whole)
+            if source.stat().st_size < _SMALL:
+                _assert_subset(source, tmp_path, None, None, whole)
         n_done += 1
     assert n_done > 0, pattern
 
@@ -85,7 +88,7 @@ def _selector(draw: st.DataObject, n: int, names: list[str]) -> Any:
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],

@@ -16,8 +16,8 @@ import scio
 from scio.errors import CorruptFileError, IOWriteError, KeyNotFoundError, UnsupportedError
 from scio.io import transpose
 from scio.io.transpose import transpose_on_disk
+from scio.testing import assert_equal
 from tests.io.large import in_layout, small_adata
-from tests.io.same import assert_equal
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*old version of AnnData", "ignore:.*without encoding metadata", "ignore:.*not unique"
@@ -44,7 +44,7 @@ def _assert_stored(path: Path, wanted: sp.spmatrix, element: str = "X") -> None:
         assert mine.dtype == theirs.dtype or name != "data"
 
 
-@pytest.fixture(params=[None, 700])
+@pytest.fixture(params=[None, 5000])
 def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, and in windows of so many entries."""
     if request.param is not None:
@@ -159,9 +159,9 @@ def test_wrong_requests_name_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_broken_matrix_is_refused(tmp_path: Path, windows: None) -> None:
     source, target = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
-    small_adata(1, n_obs=400).write_h5ad(source)
+    small_adata(1, n_obs=4000).write_h5ad(source)
     with h5py.File(source, "r+") as file:
-        file["X/indices"][1300] = 12
+        file["X/indices"][13_000] = 12
     with pytest.raises(CorruptFileError, match=r"12.*12"):
         transpose_on_disk(source, target)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]

@@ -351,6 +351,22 @@ def test_wide_indices_where_they_must_be(tmp_path, monkeypatch):
         assert file["X/indices"].dtype == np.int64
 
 
+def test_a_file_with_wider_indices_than_needed_is_copied(tmp_path):
+    adata = small(4, 30)
+    adata.X = sp.csr_matrix(
+        (adata.X.data, adata.X.indices.astype("i8"), adata.X.indptr.astype("i8")), shape=adata.shape
+    )
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    with h5py.File(tmp_path / "x.h5ad", "r+") as file:
+        wide = file["X/indices"][:].astype("i8")
+        del file["X/indices"]
+        file["X/indices"] = wide
+    scio.write_h5ad(tmp_path / "x.h5ad", tmp_path / "y.h5ad")
+    with h5py.File(tmp_path / "y.h5ad") as file:
+        assert file["X/indices"].dtype == np.int32
+    assert_equal(anndata.read_h5ad(tmp_path / "y.h5ad").X.toarray(), adata.X.toarray())
+
+
 def test_options_that_mean_nothing_are_refused(tmp_path):
     for options, text in (
         ({"compression": "lzf"}, "'gzip' or None, not 'lzf'"),

@@ -156,6 +156,8 @@ def assert_same_bits(found: anndata.AnnData, expected: anndata.AnnData) -> None:
     [
         ("seurat", 1e4, FILTERS, None, 2),
         ("seurat", 1e4, {}, "batch", 1),
+        ("seurat", 1e4, {"max_counts": 400, "min_cells": 0}, None, 1),
+        ("cell_ranger", 1e4, {"min_genes": 12}, None, 1),
         ("seurat", None, {"min_counts": 30}, "batch", 2),
         ("seurat", None, FILTERS, None, 3),
         ("seurat", None, {}, None, 2),
@@ -210,17 +212,17 @@ def test_the_same_bits_as_the_single_steps(
 def test_threads_windows_and_types_change_no_bit(
     adata: anndata.AnnData, path: Path, tmp_path: Path
 ) -> None:
-    given: dict[str, Any] = {**FILTERS, "n_top_genes": 40}
     outs = [tmp_path / f"{i}.h5ad" for i in range(3)]
-    first = run(path, outs[0], threads=1, **given)
-    run(path, outs[1], threads=2, max_memory="13MB", **given)
-    run(path, outs[2], threads=0, max_memory="1GB", **given)
-    assert filecmp.cmp(outs[0], outs[1], shallow=False)
-    assert filecmp.cmp(outs[0], outs[2], shallow=False)
+    for given in ({"min_counts": 1, "max_counts": 400}, FILTERS):  # in one pass and in two
+        first = run(path, outs[0], threads=1, **given)
+        run(path, outs[1], threads=2, max_memory="13MB", **given)
+        run(path, outs[2], threads=0, max_memory="1GB", **given)
+        assert filecmp.cmp(outs[0], outs[1], shallow=False)
+        assert filecmp.cmp(outs[0], outs[2], shallow=False)
     other = adata.copy()
     other.X = other.X.astype("int16")
     ints = save(other, tmp_path / "ints.h5ad")
-    again = run(ints, **given)
+    again = run(ints, **FILTERS)
     pd.testing.assert_frame_equal(first.obs, again.obs, check_exact=True)
     pd.testing.assert_frame_equal(first.var, again.var, check_exact=True)
 
@@ -287,7 +289,7 @@ def test_the_file_is_decoded_once_or_twice(adata: anndata.AnnData, tmp_path: Pat
     cases: list[tuple[int, dict[str, Any]]] = [
         (1, {}),
         (1, {"out": tmp_path / "1.h5ad"}),
-        (1, {"max_genes": 10_000, "min_gene_counts": 0}),  # nothing is filtered
+        (1, {"min_cells": 0, "max_counts": 400, "out": tmp_path / "3.h5ad"}),  # only cells are
         (2, {"out": tmp_path / "2.h5ad", **FILTERS}),
         (2, {**FILTERS}),
     ]
@@ -462,7 +464,7 @@ def refused(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.h5ad", "out.h5ad"]
 
 
-@pytest.mark.parametrize("filters", [{}, {"min_cells": 1}])
+@pytest.mark.parametrize("filters", [{}, {"min_cells": 1}, {"max_genes": 20, "min_cells": 1}])
 @pytest.mark.parametrize(
     ("value", "words"),
     [
