@@ -301,7 +301,7 @@ def _fill(
                 break
         try:
             sink.sync()  # raises what closed it
-        except ValueError:
+        except (ValueError, IndexError):
             if is_narrow and planned.data_dtype != core.dtype:
                 return False  # a value that the narrow type does not hold; a full disk is no such
             raise
