@@ -258,7 +258,11 @@ def sweep_stale(directory: Path) -> list[Path]:
         What was removed.
     """
     swept = []
-    for path in directory.glob(".*.scio-*"):
+    try:
+        found_paths = sorted(directory.glob(".*.scio-*"))
+    except OSError:  # what nobody may list needs no sweeping; writing there will say what is wrong
+        return []
+    for path in found_paths:
         found = _TEMPORARY.fullmatch(path.name)
         if found is None or _is_alive(int(found.group(1))) or _is_locked(path):
             continue

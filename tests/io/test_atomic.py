@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -119,13 +120,13 @@ WRITE = """
 """
 
 
-def test_a_folder_where_nobody_may_write(tmp_path):
+def test_a_folder_where_nobody_may_write(tmp_path, open_folder):
     if os.getuid() != 0 or not shutil.which("setpriv"):
         folder = tmp_path / "closed"
         folder.mkdir(mode=0o555)
         command: tuple[str, ...] = ()
     else:
-        folder = Path(tempfile_for_all(tmp_path))
+        folder = open_folder
         command = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     target = folder / "x.h5ad"
     if os.getuid() == 0:
@@ -139,18 +140,22 @@ def test_a_folder_where_nobody_may_write(tmp_path):
         assert_old(target)
 
 
-def tempfile_for_all(tmp_path: Path) -> str:
-    """A folder that any user can reach and only root can change."""
-    folder = tmp_path / "open"
-    folder.mkdir(mode=0o755)
-    for parent in folder.parents:
-        if (
-            parent.stat().st_uid == os.getuid()
-            and parent != Path("/")
-            and parent.stat().st_mode & 5 != 5
-        ):
-            parent.chmod(parent.stat().st_mode | 0o5)
-    return str(folder)
+def test_a_folder_that_cannot_be_reached_is_an_error_of_writing(tmp_path):
+    folder = tmp_path / "closed" / "x"
+    folder.mkdir(parents=True)
+    os.chmod(tmp_path / "closed", 0o700)
+    command = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    done = run(WRITE, folder / "x.h5ad", command=command, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith(f"{errno.EACCES} ")
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that any user can reach and only root can change; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="scio-test-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 def test_a_full_disk(tmp_path):
