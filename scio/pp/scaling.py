@@ -245,11 +245,11 @@ def _moments(
 
     opened = open_source(source, layer=layer)
     if mask is None:
-        stats = gene_stats(opened)
+        stats = gene_stats(opened, scaled=False)
         mean, variance = stats.means(pooled=True), stats.variances(pooled=True)
     else:
         flags = _flags(mask, opened.n_obs, opened.obs_column if isinstance(mask, str) else None)
-        stats = gene_stats(opened, batch_key=np.where(flags, "in", "out"))
+        stats = gene_stats(opened, batch_key=np.where(flags, "in", "out"), scaled=False)
         i_batch = list(stats.batches).index("in")
         mean, variance = stats.means()[i_batch], stats.variances()[i_batch]
     std = np.sqrt(variance)  # IEEE: the same everywhere
