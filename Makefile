@@ -154,6 +154,8 @@ bench: bench-env
 	$(bin)/python benchmarks/bench_decode_limit.py
 	$(bin)/python benchmarks/bench_loader.py $(BENCH_ARGS)
 	$(bin)/python benchmarks/report.py
+	$(bin)/python benchmarks/bench_io.py
+	$(bin)/python benchmarks/bench_pp.py
 
 # Small files and one round: shows that all of it works, its figures mean nothing.
 bench-quick: bench-env
@@ -162,6 +164,8 @@ bench-quick: bench-env
 	$(bin)/python benchmarks/bench_loader.py --cells 10000 --files d1-gzip d1-none \
 	    --runs 1 --seconds 1 --out build/bench/quick.jsonl
 	$(bin)/python benchmarks/report.py build/bench/quick.jsonl
+	$(bin)/python benchmarks/bench_io.py --cells 10000 --runs 1 --out build/bench/quick-io.jsonl
+	$(bin)/python benchmarks/bench_pp.py --cells 10000 --runs 1 --out build/bench/quick-pp.jsonl
 
 docs: docs-env
 	@$(build_core)

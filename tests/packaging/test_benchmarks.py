@@ -330,3 +330,43 @@ def test_a_child_that_fails_gives_its_error(tmp_path):
         str(BENCHMARKS / "systems.py"), "scio_loader", {**arguments, "seed": 0, "threads": 1}
     )
     assert "none.h5ad" in result["error"]
+
+
+# --- pairs
+
+
+def test_pairs_run_both_sides_in_processes_of_their_own_and_tell_what_is_short(tmp_path):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        pairs = load("pairs")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import sys, time
+sys.path.insert(0, {str(BENCHMARKS)!r})
+from pairs import clocked
+def fast(n): return clocked(lambda: bytearray(n << 20), keep=lambda b: {{"nbytes": len(b)}})
+def slow(n): return clocked(lambda: (time.sleep(0.3), bytearray(4 * n << 20)))
+def broken(n): raise ValueError("of the peer")
+"""
+    )
+    works = [
+        pairs.Work("good", "x", "fast", "slow", "sleep", 2.0, {"n": 40}, memory=0.5),
+        pairs.Work("short", "x", "slow", "fast", "none", 2.0, {"n": 1}),
+        pairs.Work("fails", "x", "fast", "broken", "broken", 2.0, {"n": 1}),
+    ]
+    good, short, fails = pairs.measure(str(script), works, 2)
+    assert good["ratio"] > 2
+    assert len(good["ours_seconds"]) == 2
+    assert good["ours_facts"]["nbytes"] == 40 << 20
+    assert 30 < good["ours_peak_mib"] < 60
+    assert 150 < good["peer_peak_mib"] < 200
+    assert pairs.verdict(good).startswith("reached, memory 0.")
+    assert pairs.verdict(good).endswith("reached")
+    assert pairs.verdict(short) == "short"
+    assert "of the peer" in fails["error"]
+    table = pairs.table([good, short, fails])
+    assert "ValueError: of the peer" in table
+    assert table.count("reached") == 2
