@@ -3,6 +3,7 @@
 #   make demo         the main job on real data, in one command
 #   make test         all set-up, the C tests, then the Python tests
 #   make test-r       the tests against R's packages, which it installs
+#   make test-old-readers  what scio writes, read by anndata 0.8 and 0.11
 #   make faults       the tests in which every system call fails in turn
 #   make build        the extension in place; make ctest, make pytest: one half of the tests
 #   make lint         ruff, mypy, stubtest, clang-format, layers, symbols; make format: put it right
@@ -32,7 +33,7 @@ venv := .venv
 bin := $(venv)/bin
 c := $(MAKE) -j$(JOBS) -f tools/c.mk
 
-.PHONY: help demo build test test-r faults ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
+.PHONY: help demo build test test-old-readers test-r faults ctest pytest lint format asan tsan valgrind fuzz bench bench-quick docs clean distclean
 .PHONY: build-env test-env lint-env bench-env docs-env
 
 help:
@@ -92,6 +93,11 @@ test-r: test-env
 faults: test-env
 	@$(build_core)
 	@$(bin)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+# Old releases of anndata read what scio writes; each has an environment of its own, from PyPI.
+test-old-readers: test-env
+	@$(build_core)
+	@$(bin)/python tools/check_old_readers.py
 
 # ---- style ----
 
