@@ -188,7 +188,8 @@ def test_the_cache_is_found_again_by_content_and_parameters(full_adata, tmp_path
 
 
 def test_the_cache_of_the_user_is_where_platformdirs_says(full_h5ad, tmp_path, monkeypatch):
-    platformdirs = pytest.importorskip("platformdirs")
+    import platformdirs
+
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
     made = preprocess_and_cache(full_h5ad)
     assert made.parent == tmp_path / "scio" / "processed"

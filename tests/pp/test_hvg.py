@@ -132,7 +132,8 @@ def test_seurat_mean_var_plot(shared_data: Path, name: str) -> None:
 @pytest.fixture
 def pbmc68k(shared_data: Path) -> Any:
     """raw/X of pbmc68k_reduced, normalised to 1e4 and logged once more."""
-    scanpy = pytest.importorskip("scanpy")
+    import scanpy
+
     file = shared_data / "h5ad_formats" / "pbmc68k_reduced_enc02.h5ad"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -202,7 +203,8 @@ def test_select_integration_features(shared_data: Path, pbmc3k: Any) -> None:
 
 def scanpy_select(adata: Any, flavor: str, **others: Any) -> Any:
     """A table of scanpy, None where it stops (scikit-misc refuses small or tied data)."""
-    scanpy = pytest.importorskip("scanpy")
+    import scanpy
+
     call = scanpy.pp.highly_variable_genes
     if flavor == "pearson_residuals":
         call = scanpy.experimental.pp.highly_variable_genes

@@ -23,7 +23,8 @@ def fit(x: F64, y: F64, span: float = 0.3) -> F64:
 
 def test_seurats_expected_variances(shared_data: Path) -> None:
     """13,714 genes of pbmc3k: R's own answer, to the digits that R stored."""
-    pd = pytest.importorskip("pandas")
+    import pandas as pd
+
     table = pd.read_csv(shared_data / "expected" / "seurat_hvg_v3.csv.gz", index_col=0)
     mean, variance = table["mean"].to_numpy(), table["variance"].to_numpy()
     fitted, flags, counts = _core.loess(np.log10(mean), np.log10(variance), 0.3)
@@ -64,7 +65,8 @@ def test_plain_one(example: tuple[F64, F64, float]) -> None:
 @settings(max_examples=25, deadline=None)
 def test_scikit_misc(seed: int, n: int, span: float) -> None:
     """The library that scanpy calls, on points that it does not refuse."""
-    skmisc = pytest.importorskip("skmisc.loess")
+    import skmisc.loess as skmisc
+
     rng = np.random.default_rng(seed)
     x = rng.normal(size=n)
     y = np.sin(x) + rng.normal(size=n) / 10
@@ -74,7 +76,8 @@ def test_scikit_misc(seed: int, n: int, span: float) -> None:
 
 
 def test_scikit_misc_on_ties() -> None:
-    skmisc = pytest.importorskip("skmisc.loess")
+    import skmisc.loess as skmisc
+
     rng = np.random.default_rng(5)
     x = rng.integers(0, 60, 600) / 7
     y = np.cos(x) + rng.normal(size=600) / 10
