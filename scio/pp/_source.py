@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +67,7 @@ class Block:
         return self.stop - self.start
 
 
-class Source(ABC):
+class Source:
     """A matrix (cells x genes) and what is known of its cells and genes; see `open_source`.
 
     Attributes
@@ -136,17 +135,17 @@ class Source(ABC):
             yield Block(start, stop, data, indices, indptr, is_canonical)
             start = stop
 
-    @abstractmethod
     def _window_stop(self, start: int) -> int:
         """Where a block that begins at `start` ends when nobody says so: a multiple of 4,096."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _read(self, start: int, stop: int) -> _Arrays:
         """data, indices, indptr of rows [start, stop)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def take(self, rows: NDArray[np.int64]) -> _Arrays:
         """Return data, indices, indptr of a few rows in any order."""
+        raise NotImplementedError
 
     # --- columns
 
